@@ -1,0 +1,313 @@
+"""Charts of results: intervals, confusion, heat maps, reliability and decisions, image sheets.
+
+Each function returns a figure for ``plots.show``. Colours are safe for colour-blind readers, and
+shapes or printed numbers repeat what a colour says, so that a print in grey can be read. A model
+has the same colour and shape in the whole series.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from helpers.plots import INK, OTHER_COLORS, PALETTE, REFERENCE, legend_below, look, spell
+
+
+def _interval_rows(ax: Axes, frame: pd.DataFrame, rows: str, marks: str, looks: dict, digits: int):
+    """Draw dots with whiskers on ``ax``, one line of text beside each."""
+    order = list(frame[rows].unique())
+    names = list(looks) if marks != rows else []
+    step = min(0.34, 0.66 / max(len(names), 1))
+    for band in range(1, len(order), 2) if names else ():
+        ax.axhspan(band - 0.5, band + 0.5, color="#f4f4f4", lw=0, zorder=0)
+    for item in frame.to_dict("records"):
+        shift = (names.index(str(item[marks])) - (len(names) - 1) / 2) * step if names else 0.0
+        y, style = order.index(item[rows]) + shift, looks[str(item[marks])]
+        low, high = item.get("ci_low", np.nan), item.get("ci_high", np.nan)
+        ax.plot([low, high], [y, y], color=style["color"], lw=1.8, solid_capstyle="butt")
+        size = 10 if style["marker"] in "*X" else 6.5  # these fill less of their square
+        ax.plot(item["value"], y, style["marker"], color=style["color"], ms=size, mec="white")
+        spread = f" ({low:.{digits}f} to {high:.{digits}f})" if np.isfinite(low) else ""
+        words = f"{item['value']:.{digits}f}{spread}".replace("-", "\N{MINUS SIGN}")
+        ax.text(1.02, y, words, va="center", fontsize=8.5, color=INK,
+                transform=ax.get_yaxis_transform())  # fmt: skip
+    ax.set(yticks=range(len(order)), yticklabels=[spell(row) for row in order])
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
+def interval_plot(
+    frame: pd.DataFrame,
+    *,
+    rows: str = "model",
+    marks: str | None = None,
+    panels: str | None = None,
+    xlabel: str = "AUC",
+    limits: tuple[float, float] | None = None,
+    reference: float | None = None,
+    digits: int = 2,
+) -> Figure:
+    """Return dots with 95% intervals, a row for each value of ``rows``, the numbers beside them.
+
+    ``frame`` has value, ci_low and ci_high (missing: no whisker) and the columns named by ``rows``,
+    ``marks`` (several dots in a row, told apart by colour and shape) and ``panels`` (one below the
+    other). The order is that of the frame. ``reference`` draws a dashed line: 0.5 for chance.
+    """
+    marks = marks or rows
+    groups = list(frame.groupby(panels, sort=False)) if panels else [("", frame)]
+    names = [str(name) for name in frame[marks].unique()]
+    looks = look(names)
+    if marks == rows and not PALETTE.keys() & set(names):  # rows that are no models look alike
+        looks = dict.fromkeys(names, {"color": OTHER_COLORS[0], "marker": "o"})
+    counts = [part[rows].nunique() for _, part in groups]
+    per_row = 0.32 if marks == rows else max(0.4, 0.23 * len(looks))
+    height = 0.9 + 0.4 * len(groups) + per_row * sum(counts)
+    fig, axes = plt.subplots(
+        len(groups), 1, figsize=(7.5, height), sharex=True, squeeze=False, height_ratios=counts
+    )
+    for ax, (title, part) in zip(axes[:, 0], groups, strict=True):
+        _interval_rows(ax, part, rows, marks, looks, digits)
+        ax.set_title(spell(title))
+        if reference is not None:
+            ax.axvline(reference, color=REFERENCE, ls="--", lw=1, zorder=0)
+    axes[-1, 0].set(xlabel=f"{xlabel} (95% interval)", xlim=limits)
+    if marks != rows and len(looks) > 1:
+        for name, style in looks.items():
+            axes[0, 0].plot([], [], style["marker"], color=style["color"], label=spell(name))
+        legend_below(fig, axes[0, 0])
+    return fig
+
+
+def _cell_texts(ax: Axes, shade: np.ndarray, texts: np.ndarray, image, size: float) -> None:
+    """Write ``texts`` into the cells of a matrix, white on dark and black on light."""
+    for (i, j), words in np.ndenumerate(texts):
+        if not words:
+            continue
+        known = np.isfinite(shade[i, j])
+        red, green, blue, _ = image.cmap(image.norm(shade[i, j])) if known else (1, 1, 1, 1)
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
+        ax.text(j, i, words, ha="center", va="center", fontsize=size,
+                color="white" if dark else INK)  # fmt: skip
+
+
+def _matrix_axes(ax: Axes, xlabels, ylabels) -> None:
+    ax.set(xticks=range(len(xlabels)), yticks=range(len(ylabels)))
+    ax.set_xticklabels(xlabels)
+    ax.set_yticklabels(ylabels)
+    ax.grid(visible=False)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+
+
+def confusion(
+    counts: dict[str, np.ndarray] | np.ndarray,
+    labels: list[str],
+    *,
+    columns: list[str] | None = None,
+    unit: str = "images",
+    boundary: int | None = None,
+) -> Figure:
+    """Return confusion matrices: counts, and the share of each row (the true class) below them.
+
+    ``counts`` is int (rows, columns), true by predicted, or several such under their titles.
+    ``labels`` name the rows and, unless ``columns`` does, the columns. ``boundary`` draws a line
+    after that many classes, for example between benign and malignant types.
+    """
+    panels = counts if isinstance(counts, dict) else {"": counts}
+    columns = columns or labels
+    cell = 0.72 if len(columns) > 3 else 1.15
+    width = max(len(columns) * cell + 1.7, 3.4) * len(panels)
+    height = len(labels) * min(cell, 0.72) + 1.3
+    fig, axes = plt.subplots(1, len(panels), figsize=(width, height), squeeze=False)
+    for ax, (title, matrix) in zip(axes[0], panels.items(), strict=True):
+        matrix = np.asarray(matrix)
+        totals = matrix.sum(1, keepdims=True)
+        share = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
+        image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        texts = np.array([
+            [f"{n}\n{s:.0%}" if n else "0" * bool(total) for n, s in zip(row, part, strict=True)]
+            for row, part, total in zip(matrix, share, totals[:, 0], strict=True)
+        ])  # fmt: skip
+        _cell_texts(ax, share, texts, image, 8.5)
+        names = [f"{name} (n={n})" for name, n in zip(labels, totals[:, 0], strict=True)]
+        _matrix_axes(ax, columns, names)
+        ax.set(title=title, xlabel="predicted class")
+        if boundary:
+            ax.axhline(boundary - 0.5, color=INK, lw=1)
+            ax.axvline(boundary - 0.5, color=INK, lw=1)
+    axes[0, 0].set_ylabel(f"true class (n {unit})" if unit else "true class (n)")
+    return fig
+
+
+def heat_map(
+    value: pd.DataFrame,
+    low: pd.DataFrame | None = None,
+    high: pd.DataFrame | None = None,
+    *,
+    xlabel: str,
+    ylabel: str,
+    label: str,
+    limits: tuple[float, float] | None = None,
+    digits: int = 2,
+) -> Figure:
+    """Return a heat map with the value and its 95% interval written into each cell.
+
+    The frames share their index (rows) and columns; a missing cell stays white and says so.
+    ``label`` names the colour scale, ``limits`` are its ends.
+    """
+    numbers = value.to_numpy(float)
+    fig, ax = plt.subplots(figsize=(1.35 * numbers.shape[1] + 2.4, 0.75 * numbers.shape[0] + 1.2))
+    lowest, highest = limits or (np.nanmin(numbers), np.nanmax(numbers))
+    image = ax.imshow(numbers, cmap="cividis", vmin=lowest, vmax=highest, aspect="auto")
+    texts = np.empty(numbers.shape, object)
+    for i, j in np.ndindex(numbers.shape):
+        words = f"{numbers[i, j]:.{digits}f}" if np.isfinite(numbers[i, j]) else "not\nstudied"
+        ends = [float(part.iloc[i, j]) for part in (low, high) if part is not None]
+        if len(ends) == 2 and np.isfinite(ends).all() and np.isfinite(numbers[i, j]):
+            words += f"\n{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
+        texts[i, j] = words
+    _cell_texts(ax, numbers, texts, image, 9)
+    _matrix_axes(ax, [spell(name) for name in value.columns], [spell(name) for name in value.index])
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    bar = fig.colorbar(image, ax=ax, label=label, shrink=0.9)
+    bar.outline.set_visible(False)
+    return fig
+
+
+def image_sheet(
+    images: list[np.ndarray] | np.ndarray,
+    titles: list[str],
+    *,
+    columns: int = 4,
+    frames: list[str] | None = None,
+    row_titles: list[str] | None = None,
+    width: float = 7.8,
+) -> Figure:
+    """Return images side by side, uint8 (height, width, 3), each with its title above it.
+
+    ``frames`` gives a border colour to each image (None: no border). ``row_titles`` stand at the
+    left of the rows. ``width`` is that of the figure, inches. Show sheets with ``jpeg=True``.
+    """
+    if len(images) == 0:
+        raise ValueError("image_sheet needs at least one image.")
+    n_rows = -(-len(images) // columns)
+    tall, wide = np.asarray(images[0]).shape[:2]
+    lines = max(title.count("\n") + 1 for title in titles) if any(titles) else 0
+    height = n_rows * (width / columns * tall / wide + 0.15 * lines + 0.08)
+    fig, axes = plt.subplots(n_rows, columns, figsize=(width, height), squeeze=False)
+    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    for position, ax in enumerate(axes.flat):
+        ax.set(xticks=[], yticks=[])
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+        if position >= len(images):
+            continue
+        ax.imshow(images[position], interpolation="antialiased")
+        ax.set_title(titles[position], fontsize=8, pad=3)
+        if frames and frames[position]:
+            ax.spines[:].set(visible=True, color=frames[position], linewidth=2)
+        if row_titles and position % columns == 0:
+            ax.set_ylabel(row_titles[position // columns], fontsize=9)
+    return fig
+
+
+def reliability_plot(bins: dict[str, pd.DataFrame], unit: str = "images") -> Figure:
+    """Return observed against predicted share of malignant, one panel a model, counts below.
+
+    Each table has a row a bin: low, high, n, mean_p, share, ci_low, ci_high. A well calibrated
+    model lies on the dashed diagonal.
+    """
+    fig, axes = plt.subplots(2, len(bins), figsize=(3.9 * len(bins), 4.9), height_ratios=[4, 1],
+                             sharex=True, sharey="row", squeeze=False)  # fmt: skip
+    looks = look(bins)
+    for (top, bottom), (name, part) in zip(axes.T, bins.items(), strict=True):
+        color = looks[name]["color"]
+        top.plot([0, 1], [0, 1], "--", color=REFERENCE, lw=1)
+        top.vlines(part["mean_p"], part["ci_low"], part["ci_high"], color=color, lw=1.8)
+        top.plot(part["mean_p"], part["share"], "o-", color=color, ms=6, mec="white", lw=1)
+        bottom.bar(part["low"], part["n"], part["high"] - part["low"], align="edge", color=color,
+                   edgecolor="white")  # fmt: skip
+        top.set(title=spell(name), xlim=(0, 1), ylim=(-0.03, 1.03))
+        bottom.set(xlabel="predicted P(malignant)")
+    axes[0, 0].set_ylabel("observed share malignant")
+    axes[1, 0].set_ylabel(unit)
+    return fig
+
+
+def risk_coverage_plot(curves: dict[str, pd.DataFrame], targets: tuple[float, ...] = ()) -> Figure:
+    """Return the error rate of the cases a model keeps, against the share that it keeps.
+
+    Each table has coverage and risk, both 0 to 1, and ci_low, ci_high of the risk where known.
+    ``targets`` draws lines at error rates that one might ask for.
+    """
+    fig, ax = plt.subplots(figsize=(7.5, 4))
+    for name, style in look(curves).items():
+        part = curves[name].sort_values("coverage")
+        if "ci_low" in part:
+            ax.fill_between(part["coverage"], part["ci_low"], part["ci_high"], lw=0,
+                            color=style["color"], alpha=0.14)  # fmt: skip
+        ax.plot(part["coverage"], part["risk"], color=style["color"], ls=style["ls"], lw=1.8,
+                label=spell(name))  # fmt: skip
+    for position, target in enumerate(targets):
+        label = "error rates asked for" if position == 0 else None
+        ax.axhline(target, color=REFERENCE, ls=":", lw=1, label=label)
+    ax.set(xlabel="share of cases that the model decides (the rest is referred)", xlim=(0, 1.005))
+    highest = max(part[part["coverage"] > 0.25].filter(["risk", "ci_high"]).max().max()
+                  for part in curves.values())  # fmt: skip
+    ax.set(ylabel="error rate among them", ylim=(0, max(1.1 * highest, 0.05)))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    legend_below(fig, ax)
+    return fig
+
+
+def decision_plot(curves: dict[str, pd.DataFrame], band: str = "") -> Figure:
+    """Return net benefit against the threshold probability (Vickers and Elkin 2006).
+
+    Each table has threshold, net_benefit and treat_all; that of ``band`` also ci_low and ci_high.
+    Referring nobody has net benefit 0. The axis stops a little below 0: far below, a policy is only
+    ever harmful.
+    """
+    fig, ax = plt.subplots(figsize=(7.5, 4))
+    for name, style in look(curves).items():
+        part = curves[name]
+        if name == band:
+            ax.fill_between(part["threshold"], part["ci_low"], part["ci_high"], lw=0,
+                            color=style["color"], alpha=0.14)  # fmt: skip
+        line = {"color": style["color"], "ls": style["ls"], "lw": 1.8, "label": spell(name)}
+        ax.plot(part["threshold"], part["net_benefit"], **line)
+    first = next(iter(curves.values()))
+    ax.plot(first["threshold"], first["treat_all"], color="#999999", lw=1.4, label="refer all")
+    ax.axhline(0, color=INK, lw=1.2, ls=(0, (1, 1)), label="refer none")
+    highest = max(part["net_benefit"].max() for part in curves.values())
+    ax.set(ylim=(-0.25 * max(highest, 0.1), 1.1 * max(highest, 0.1)), xlim=(0, 1))
+    ax.set(xlabel="threshold: P(malignant) from which a case is referred", ylabel="net benefit")
+    legend_below(fig, ax)
+    return fig
+
+
+def patient_plot(patients: pd.DataFrame, images: pd.DataFrame) -> Figure:
+    """Return each patient's mean P(malignant) over a tick for each of its images, in order.
+
+    ``patients``: accession, tumor_class, tumor_type, p_malignant, a row each. ``images``: accession
+    and p_malignant. Blue circles are benign, red squares malignant.
+    """
+    fig, ax = plt.subplots(figsize=(7.5, 0.21 * len(patients) + 1.3))
+    row = dict(zip(patients["accession"], range(len(patients)), strict=True))
+    own = images[images["accession"].isin(row)]
+    ax.plot(own["p_malignant"], own["accession"].map(row), "|", color="#9a9a9a", ms=8, zorder=1)
+    for kind, part in patients.groupby("tumor_class"):
+        style = look([kind])[kind]
+        ax.plot(part["p_malignant"], part["accession"].map(row), style["marker"], ms=8, mec="white",
+                color=style["color"], label=f"truly {kind}")  # fmt: skip
+    ax.axvline(0.5, color=REFERENCE, ls="--", lw=1, zorder=0)
+    names = patients["accession"] + " (" + patients["tumor_type"] + ")"
+    ax.set_yticks(range(len(names)), names, fontsize=8.5)
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlim=(-0.02, 1.02))
+    ax.set(xlabel="P(malignant): mean of the patient, and each image (grey)")
+    legend_below(fig, ax)
+    return fig

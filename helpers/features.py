@@ -1,0 +1,142 @@
+"""Frozen features: a pretrained network runs once an image and view, and every notebook reuses it.
+
+Ask for the whole index and choose rows afterwards: the cache is keyed by all the rows given.
+"""
+
+import hashlib
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from helpers import cache, models
+from helpers.stain import normalise_stain
+
+DIHEDRAL = (
+    "identity",
+    "rot90",
+    "rot180",
+    "rot270",
+    "flip",
+    "flip_rot90",
+    "flip_rot180",
+    "flip_rot270",
+)
+TILES = ("tile_0_0", "tile_0_1", "tile_1_0", "tile_1_1")  # quarters: row, column
+VIEWS = (*DIHEDRAL, *TILES, "normalised")
+# Optical density of a typical H&E section, mean and deviation of R, G, B: round numbers that were
+# fitted to no data, so that nothing is learnt from test images.
+TYPICAL_OD = np.array([0.3, 0.5, 0.3], "float32"), np.array([0.15, 0.2, 0.12], "float32")
+
+
+def frozen_features(
+    folder, index, size, backbone, weights="imagenet", views=("identity",), batch_size=32
+):
+    """Global average of the last feature maps: float32 (n, views, d), rows as in `index`.
+
+    folder: the data folder; size: [height, width] px at which images are decoded; backbone and
+    weights as in `models.build_backbone`; views: names out of VIEWS (turns and mirror images,
+    quarters of the image, stain normalised to TYPICAL_OD). Cached by image content, size, weights
+    and view: a view that is known costs nothing. Raises the one-line errors of `build_backbone`,
+    and ValueError for a view.
+    """
+    unknown = [view for view in views if view not in VIEWS]
+    if unknown or not len(views):
+        raise ValueError(f"views {list(unknown)} are unknown; allowed: {', '.join(VIEWS)}")
+    models.check_backbone(backbone, smallest_side(size, views), weights)
+    network = _Network(backbone, weights)
+    columns = []
+    for view in views:
+        file = cache.cache_folder() / f"features-{features_key(index, size, network, view)}.npy"
+
+        def fill(target, view=view):
+            images = cache.load_images(folder, index, size)
+            _fill(target, network.model(), images, view, batch_size)
+
+        shape = (len(index), _width(file, network))
+        columns.append(cache.cached(file, shape, np.float32, fill))
+    return np.stack(columns, axis=1)
+
+
+def lower_maps(folder, index, size, backbone, weights, share, batch_size=32):
+    """Feature maps where `models.cut` cuts the backbone: float16 (n, h, w, c), memory-mapped.
+
+    The lower blocks run once an image; the upper ones can then be trained for many epochs and
+    folds at a fraction of the cost. Arguments as in `frozen_features`; share as in `models.cut`.
+    """
+    network = models.build_backbone(backbone, size, weights)
+    lower, _ = models.cut(network, share)
+    key = f"{models.weights_key(backbone, weights, network)} {len(lower.operations)}"
+    name = hashlib.sha256(f"{cache.images_key(index, size)} {backbone} {key}".encode()).hexdigest()
+    shape = (len(index), *lower.output_shape[1:])
+
+    def fill(target):
+        images = cache.load_images(folder, index, size)
+        _fill(target, lower, images, "identity", batch_size)
+
+    return cache.cached(cache.cache_folder() / f"maps-{name[:16]}.npy", shape, np.float16, fill)
+
+
+def see(images, view):
+    """The view of a batch (n, h, w, 3): turned, mirrored, cut to a quarter, or normalised."""
+    if view == "normalised":
+        return keras.ops.convert_to_numpy(normalise_stain(images, *TYPICAL_OD))
+    if view.startswith("tile"):
+        row, column = (int(part) for part in view.split("_")[1:])
+        height, width = images.shape[1] // 2, images.shape[2] // 2
+        return images[:, row * height :, column * width :][:, :height, :width]
+    if view.startswith("flip"):
+        images = images[:, :, ::-1]
+    turns = int(view[-3:].strip("t")) // 90 if "rot" in view else 0
+    return np.rot90(images, turns, axes=(1, 2))
+
+
+def smallest_side(size, views=("identity",)):
+    """[height, width] px of the smallest view."""
+    share = 2 if any(view.startswith("tile") for view in views) else 1
+    return [side // share for side in size]
+
+
+def features_key(index, size, network, view):
+    """Key of the content: pixels of the rows, size, backbone, weights and view."""
+    parts = ["features 1", cache.images_key(index, size), network.name, network.key(), view]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+class _Network:
+    """A backbone that is built only when something has to be computed."""
+
+    def __init__(self, name, weights):
+        self.name, self.weights, self._model = name, weights, None
+
+    def model(self):
+        if self._model is None:
+            maps = models.build_backbone(self.name, (None, None), self.weights)
+            pooled = keras.layers.GlobalAveragePooling2D(name="pool")(maps.output)
+            self._model = keras.Model(maps.input, pooled)
+        return self._model
+
+    def key(self):
+        model = self.model() if self.weights == "none" else None
+        return models.weights_key(self.name, self.weights, model)
+
+
+def _width(file, network):
+    """Features of an image, d: from a cached file if it can be read, as a network takes seconds."""
+    try:
+        return np.load(file, mmap_mode="r").shape[-1]
+    except (FileNotFoundError, ValueError, EOFError):
+        return network.model().output_shape[-1]
+
+
+def _fill(target, model, images, view, batch_size):
+    """Write the features of one view into the array file, batch by batch."""
+    out = np.lib.format.open_memmap(target, "r+")
+    starts = range(0, len(images), batch_size)
+    for start in tqdm(starts, desc=f"Features, {view}", delay=2, leave=False):
+        batch = np.ascontiguousarray(see(np.asarray(images[start : start + batch_size]), view))
+        rows = len(batch)
+        if rows < batch_size:  # one shape only, so that the graph is compiled once
+            batch = np.concatenate([batch, np.repeat(batch[-1:], batch_size - rows, axis=0)])
+        out[start : start + rows] = np.asarray(model.predict_on_batch(batch))[:rows]
+    out.flush()

@@ -1,0 +1,147 @@
+"""Dihedral views, and augmentation and stain handling as layers, on any Keras backend.
+
+Images are (n, height, width, 3), RGB, 0 to 255, uint8 or float. The layers run in the graph, on
+whole batches; random ones are the identity outside training.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from helpers.stain import normalise_stain, shift_stain
+
+# The eight symmetries of a square, as (transpose, flip rows, flip columns), in this order.
+_STEPS = {
+    "identity": (False, False, False),
+    "flip_lr": (False, False, True),
+    "flip_ud": (False, True, False),
+    "rot180": (False, True, True),
+    "transpose": (True, False, False),
+    "rot90": (True, True, False),  # anticlockwise, as numpy.rot90
+    "rot270": (True, False, True),
+    "anti_transpose": (True, True, True),
+}
+VIEWS = tuple(_STEPS)  # all eight; the last four exchange height and width
+SHAPE_KEEPING_VIEWS = VIEWS[:4]
+INVERSE = {name: name for name in VIEWS} | {"rot90": "rot270", "rot270": "rot90"}
+
+
+def views_for(height, width):
+    """Names of the dihedral views that keep the shape: eight if square, else four."""
+    return VIEWS if height == width else SHAPE_KEEPING_VIEWS
+
+
+def dihedral(images, view):
+    """One of the eight dihedral views of (..., height, width, channels), exact in any dtype.
+
+    The views of the second half of VIEWS give (..., width, height, channels).
+    dihedral(dihedral(x, v), INVERSE[v]) is x.
+    """
+    if view not in _STEPS:
+        raise ValueError(f"unknown view {view!r}: allowed are {', '.join(VIEWS)}")
+    transpose, rows, columns = _STEPS[view]
+    if transpose:
+        images = ops.swapaxes(images, -3, -2)
+    axes = [axis for axis, wanted in ((-3, rows), (-2, columns)) if wanted]
+    return ops.flip(images, axis=axes) if axes else ops.convert_to_tensor(images)
+
+
+@keras.saving.register_keras_serializable(package="breakhis")
+class RandomDihedral(keras.layers.Layer):
+    """Random dihedral view of each image while training, the identity otherwise.
+
+    Square inputs get all eight views. Others get the four that keep the shape (identity, both
+    flips, rotation by 180 degrees): a rotation by 90 degrees would need a crop, and lose tissue.
+    """
+
+    def __init__(self, seed=0, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.seed = seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images, training=False):
+        if not training:
+            return images
+        square = images.shape[1] == images.shape[2]
+        axes = (2, 1, None) if square else (2, 1)
+        for axis in axes:
+            turned = ops.swapaxes(images, 1, 2) if axis is None else ops.flip(images, axis=axis)
+            coin = keras.random.uniform((ops.shape(images)[0], 1, 1, 1), seed=self.generator)
+            images = _choose(turned, images, coin < 0.5)
+        return images
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {"seed": self.seed}
+
+
+def _choose(first, second, flags):
+    """Each image of a batch from first where its flag is set, else from second.
+
+    By rows of both: on a CPU several times faster than ops.where with a flag an image.
+    """
+    n = ops.shape(second)[0]
+    rows = ops.arange(n) + n * ops.cast(ops.reshape(ops.logical_not(flags), (-1,)), "int32")
+    return ops.take(ops.concatenate([first, second], axis=0), rows, axis=0)
+
+
+@keras.saving.register_keras_serializable(package="breakhis")
+class StainJitter(keras.layers.Layer):
+    """Random change of the amount of each stain while training (Tellez et al. 2018).
+
+    strength s: each of haematoxylin, eosin and DAB is scaled by a factor from U(1 - s, 1 + s)
+    and shifted by an OD from U(-s, s), drawn for each image. 0.05 is light, 0.2 is strong;
+    0 is the identity. Images 0 to 255 in, float32 0 to 255 out.
+    """
+
+    def __init__(self, strength=0.05, seed=0, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        if not 0 <= strength < 1:
+            raise ValueError(f"strength {strength} of the stain jitter: allowed is 0 to below 1")
+        self.strength, self.seed = strength, seed
+        self.generator = keras.random.SeedGenerator(seed)
+
+    def call(self, images, training=False):
+        images = ops.cast(images, "float32")
+        if not training or self.strength == 0:
+            return images
+        limits = {"minval": -self.strength, "maxval": self.strength, "seed": self.generator}
+        shape = (ops.shape(images)[0], 3)
+        gain = keras.random.uniform(shape, **limits)
+        return shift_stain(images, gain, keras.random.uniform(shape, **limits))
+
+    def compute_output_spec(self, images, training=False):
+        return keras.KerasTensor(images.shape, "float32")
+
+    def get_config(self):
+        return super().get_config() | {"strength": self.strength, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="breakhis")
+class StainNormalization(keras.layers.Layer):
+    """stain.normalise_stain as a layer, in training and in use; mean, std: stain_statistics."""
+
+    def __init__(self, mean, std, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.mean, self.std = (np.asarray(v, "float32").tolist() for v in (mean, std))
+
+    def call(self, images):
+        return normalise_stain(images, np.float32(self.mean), np.float32(self.std))
+
+    def compute_output_spec(self, images):
+        return keras.KerasTensor(images.shape, "float32")
+
+    def get_config(self):
+        return super().get_config() | {"mean": self.mean, "std": self.std}
+
+
+def augmentation(stain=0.0, dihedral=True, seed=0):
+    """The series' augmentation as one layer: dihedral views, then stain jitter.
+
+    Give it to training.fit as augment. With stain = 0 and dihedral = False it is the identity.
+    """
+    layers = [RandomDihedral(seed)] if dihedral else []
+    layers += [StainJitter(stain, seed + 1)] if stain else []
+    return keras.Sequential(layers or [keras.layers.Identity()], name="augmentation")

@@ -1,0 +1,197 @@
+"""Backbones by name: one flat graph from raw images to feature maps, with weights or an error."""
+
+import hashlib
+import inspect
+import random
+import time
+import warnings
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+
+from helpers.models import lite0
+from helpers.results import resolve
+
+SMALLEST = 32  # px; the backbones shrink an image 32 times
+LARGER = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # px; unpadded layers
+LITE0 = "EfficientNetLite0"
+
+
+def _application_modules():
+    """{backbone name: the module of keras.applications that has its preprocessing}."""
+    modules = [value for value in vars(keras.applications).values() if inspect.ismodule(value)]
+    names = [name for name, value in vars(keras.applications).items() if inspect.isfunction(value)]
+    homes = {name: module for module in modules for name in names if hasattr(module, name)}
+    return {name: homes.get(name, keras.applications.mobilenet_v3) for name in names}
+
+
+BACKBONES = (LITE0, *sorted(_application_modules()))
+
+
+def build_backbone(name, image_size, weights="imagenet"):
+    """A frozen-ready, flat `keras.Model` from raw images to feature maps.
+
+    name: one of BACKBONES. image_size: [height, width] px; None for any, as in (None, None).
+    weights: "imagenet", the path of a file of this backbone (.weights.h5, .h5; .pth for Lite0; a
+    relative one from the repository root), or "none" for random ones, the same each time, as the
+    seeds of dropout in the backbone are. The model takes (n, height, width, 3) in 0 to 255, uint8
+    or float, and gives float32 (n, h, w, channels); preprocessing is inside the graph.
+    Raises ValueError or FileNotFoundError, in one line, for what it cannot give.
+    """
+    check_backbone(name, image_size, weights)
+    inputs = keras.Input((*image_size, 3), name="images")
+    with _same_seeds():
+        if name == LITE0:
+            model = keras.Model(inputs, lite0.build(inputs), name="efficientnet_lite0")
+        else:
+            model = _application(name, inputs, image_size, weights)
+    if name == LITE0 and weights == "imagenet":
+        lite0.load_state(model, _pinned(lite0.weights_file()))
+    if weights not in ("imagenet", "none"):
+        _load_file(model, name, resolve(weights))
+    return model
+
+
+def check_backbone(name, image_size, weights):
+    """Raise a one-line error for a name, size or weights that cannot be had."""
+    if name not in BACKBONES:
+        raise ValueError(f"BACKBONE {name!r} is unknown; allowed: {', '.join(BACKBONES)}")
+    smallest = LARGER.get(name, SMALLEST)
+    if any(side is not None and side < smallest for side in image_size):
+        raise ValueError(
+            f"image size {list(image_size)} is too small for {name}: "
+            f"height and width must be {smallest} px or more"
+        )
+    if weights not in ("imagenet", "none") and not resolve(weights).is_file():
+        raise FileNotFoundError(
+            f"WEIGHTS {weights!r}: no such file; allowed: 'imagenet', 'none', or a file of {name}"
+        )
+
+
+def weights_key(name, weights, model=None):
+    """Short hash that names the weights: of the file, of the release, or of the arrays of `model`.
+
+    Random weights ("none") are known by their values only, so that `model` is needed for them.
+    """
+    if weights == "none":
+        parts = [keras.ops.convert_to_numpy(value).tobytes() for value in model.variables]
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+    if weights != "imagenet":
+        return lite0.sha256(resolve(weights))[:16]
+    release = lite0.WEIGHTS_SHA256 if name == LITE0 else f"keras.applications {name}"
+    return hashlib.sha256(release.encode()).hexdigest()[:16]
+
+
+def imagenet_classifier(image_size):
+    """EfficientNet-Lite0 with its head of 1,000 ImageNet classes; gives logits."""
+    inputs = keras.Input((*image_size, 3), name="images")
+    model = keras.Model(inputs, lite0.build(inputs, classes=1000))
+    lite0.load_state(model, _pinned(lite0.weights_file()))
+    return model
+
+
+def cut(model, share):
+    """(lower, upper) of a flat backbone, cut where its graph is a single path.
+
+    upper: about `share` (0 to 1) of the operations, counted from the top. Both share the layers and
+    weights of `model`. ValueError for a share outside 0 to 1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(
+            f"the share of the backbone to train is {share}; allowed: above 0, below 1"
+        )
+    operations = model.operations
+    number = {id(operation): place for place, operation in enumerate(operations)}
+    last_use = list(range(len(operations)))
+    for place, operation in enumerate(operations):
+        for source in keras.tree.flatten(operation.input) if place else []:
+            parent = number[id(source._keras_history.operation)]
+            last_use[parent] = max(last_use[parent], place)
+    reach = np.maximum.accumulate([0, *last_use[:-1]])  # farthest use of what comes before
+    paths = [place for place in range(1, len(operations) - 1) if reach[place] <= place]
+    wanted = (1 - share) * len(operations)
+    place = min(paths, key=lambda path: abs(path + 1 - wanted))
+    bridge = operations[place].output
+    return keras.Model(model.input, bridge), keras.Model(bridge, model.output)
+
+
+def classifier(part, outputs=1, dropout=0.2, coef=None, bias=None):
+    """Global average pooling, dropout and a logistic head on `part`, batch-norm statistics kept.
+
+    part: a backbone or the upper part of one. coef (d, outputs) and bias (outputs,): where the
+    head starts, as from a linear probe (Kumar et al. 2022); None: at random. The pooled features
+    are those of the probe, so the network starts as good as the probe.
+    """
+    for layer in part.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False  # in Keras this means that its stored statistics are used
+    x = keras.layers.GlobalAveragePooling2D(name="pooled")(part.output)
+    x = keras.layers.Dropout(dropout, name="dropout")(x)
+    activation = "sigmoid" if outputs == 1 else "softmax"
+    head = keras.layers.Dense(outputs, activation=activation, dtype="float32", name="logistic")
+    model = keras.Model(part.input, head(x))
+    if coef is not None:
+        head.set_weights([np.reshape(coef, (-1, outputs)), np.reshape(bias, outputs)])
+    return model
+
+
+def images_per_second(name, image_size, weights="imagenet", n=64):
+    """Images that a frozen backbone takes in a second on this machine, from memory, in batches."""
+    network = build_backbone(name, image_size, weights)
+    batch = np.zeros((n // 2, *image_size, 3), "uint8")
+    network.predict_on_batch(batch)
+    started = time.perf_counter()
+    for _ in range(2):
+        network.predict_on_batch(batch)
+    return n / (time.perf_counter() - started)
+
+
+@contextmanager
+def _same_seeds():
+    """Keras takes the seeds of layers from Python's generator: from the same place, here."""
+    state = random.getstate()
+    random.seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def _application(name, inputs, image_size, weights):
+    module = _application_modules()[name]
+    images = module.preprocess_input(inputs)
+    settings = {"include_top": False, "input_tensor": images, "input_shape": (*image_size, 3)}
+    try:
+        model = getattr(keras.applications, name)(
+            weights="imagenet" if weights == "imagenet" else None, **settings
+        )
+        return keras.Model(inputs, model.output, name=name.lower())
+    except Exception as error:  # what a download raises differs by platform and proxy
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{name} with WEIGHTS {weights!r} cannot be had ({reason}); allowed: 'imagenet' where "
+            "the network can be reached, a weights file, or 'none' for random weights"
+        ) from None
+
+
+def _load_file(model, name, path):
+    try:
+        if path.suffix == ".pth":
+            lite0.load_state(model, path)
+        else:
+            with warnings.catch_warnings():  # of Keras's second list of the same layers, not saved
+                warnings.filterwarnings("ignore", "Skipping nested container")
+                model.load_weights(path)
+    except Exception as error:  # Keras and h5py raise many kinds here
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"WEIGHTS {str(path)!r} are not weights of {name} ({reason}); allowed: 'imagenet', "
+            f"'none', or a file saved from {name} by save_weights"
+        ) from None
+
+
+def _pinned(path):
+    if lite0.sha256(path) != lite0.WEIGHTS_SHA256:
+        raise ValueError(f"{path} is not the released file: its SHA-256 is not the pinned one")
+    return path
