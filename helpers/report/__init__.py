@@ -1,0 +1,7 @@
+"""The report of a run as HTML that needs no network.
+
+- site: the pages and indexes of a run, and the list of runs
+- pages: one executed notebook as the parts of a page
+- scores: the table of models by protocol
+- templates: the nbconvert template and the frames around it, with one style sheet
+"""
