@@ -1,0 +1,130 @@
+"""The runner's check of a run's tables: planted leaks are caught, and nothing is published."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+
+from helpers.runner import audit, staging
+
+# accession -> its slides; each fold tests two accessions, validates one and trains on the rest
+SLIDES = {
+    "14-1": ["F-14-1A", "F-14-1B"], "14-2": ["F-14-2"], "14-3": ["DC-14-3"], "14-4": ["DC-14-4"],
+    "14-5": ["DC-14-5"], "14-6": ["F-14-6"],
+}  # fmt: skip
+TESTED = {1: ["14-1", "14-3"], 2: ["14-2", "14-4"], 3: ["14-5", "14-6"]}
+VALIDATES = {1: "14-2", 2: "14-3", 3: "14-4"}
+
+
+def sound_tables():
+    """(index, splits, predictions): two images a slide, three folds by accession."""
+    rows = [
+        {
+            "image_id": f"{slide}-{k}",
+            "slide": slide,
+            "accession": accession,
+            "pixel_sha256": f"{slide}{k}",
+        }
+        for accession, slides in SLIDES.items()
+        for slide in slides
+        for k in (1, 2)
+    ]
+    index = pd.DataFrame(rows)
+    parts = []
+    for fold, tested in TESTED.items():
+        names = index["accession"]
+        role = names.eq(VALIDATES[fold]).map({True: "val", False: "train"})
+        role = role.mask(names.isin(tested), "test")
+        parts.append(index[["image_id"]].assign(protocol="accession", fold=fold, role=role))
+    splits = pd.concat(parts, ignore_index=True)
+    predictions = splits[splits["role"] == "test"].drop(columns="role").assign(p_malignant=0.5)
+    return index, splits, predictions
+
+
+def write(folder, index, splits, predictions):
+    """Write the tables as a folder of results."""
+    Path(folder, "predictions").mkdir(parents=True)
+    index.to_csv(Path(folder, "index.csv"), index=False)
+    splits.to_csv(Path(folder, "splits.csv"), index=False)
+    predictions.to_parquet(Path(folder, "predictions/03_model.parquet"))
+    return folder
+
+
+def sister_slide(index, splits, predictions):
+    there = splits["fold"].eq(1) & splits["image_id"].str.startswith("F-14-1B")
+    splits.loc[there, "role"] = "train"
+    tested = predictions["fold"].ne(1) | ~predictions["image_id"].str.startswith("F-14-1B")
+    return index, splits, predictions[tested]
+
+
+def renamed_copy(index, splits, predictions):
+    index.loc[index["image_id"] == "DC-14-5-1", "pixel_sha256"] = "F-14-1A1"
+    return index, splits, predictions
+
+
+def two_roles(index, splits, predictions):
+    row = splits[splits["fold"].eq(2) & splits["image_id"].eq("DC-14-4-2")]
+    return index, pd.concat([splits, row.assign(role="train")]), predictions
+
+
+def prediction_on_training(index, splits, predictions):
+    row = predictions.iloc[[0]].assign(image_id="DC-14-4-1", fold=1)
+    return index, splits, pd.concat([predictions, row])
+
+
+def prediction_on_a_stranger(index, splits, predictions):
+    return index, splits, pd.concat([predictions, predictions.iloc[[0]].assign(image_id="X-1")])
+
+
+def unknown_protocol(index, splits, predictions):
+    return index, splits, predictions.assign(protocol="by_eye")
+
+
+def two_accessions_left_out(index, splits, predictions):
+    return index, splits, predictions.assign(protocol="leave_one_out")
+
+
+LEAKS = [
+    (sister_slide, "fold 1: accession 14-1 is on both sides"),
+    (renamed_copy, "fold 1: pixel_sha256 F-14-1A1 is on both sides"),
+    (two_roles, "DC-14-4-2 has two roles in fold 2"),
+    (prediction_on_training, r"03_model: 1 predictions .* DC-14-4-1 \(accession, fold 1, role tr"),
+    (prediction_on_a_stranger, r"X-1 \(accession, fold 1, role none"),
+    (unknown_protocol, "03_model: predictions under by_eye, which splits.csv does not have"),
+    (two_accessions_left_out, "fold 1 of leave_one_out holds 2 accessions: 14-1, 14-3"),
+]
+
+
+def test_sound_tables_pass(tmp_path):
+    index, splits, predictions = sound_tables()
+    alone = predictions[predictions["image_id"].isin(["F-14-1A-1", "F-14-1B-2", "F-14-2-1"])]
+    both = pd.concat([predictions, alone.assign(protocol="leave_one_out")])
+    audit.check_tables(write(tmp_path / "results", index, splits, both))
+
+
+@pytest.mark.parametrize(("plant", "said"), LEAKS, ids=[leak[0].__name__ for leak in LEAKS])
+def test_a_planted_leak_is_caught_and_named(tmp_path, plant, said):
+    folder = write(tmp_path / "results", *plant(*sound_tables()))
+    with pytest.raises(ValueError, match=said):
+        audit.check_tables(folder)
+
+
+def test_a_leak_fails_the_run_and_leaves_the_report(tmp_path, capsys):
+    root = tiny.project(tmp_path / "series")
+    assert tiny.run(root, "--notebooks", "03") == 0
+    report = Path(root, "reports/demo")
+    before = {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    copying = 'import shutil\n\nshutil.copytree("planted", RESULTS, dirs_exist_ok=True)\nvalue = 1'
+    tiny.write(root, "03_third", copying)
+    for plant, said in [(sister_slide, "14-1"), (prediction_on_training, "DC-14-4-1")]:
+        shutil.rmtree(root / "planted", ignore_errors=True)
+        write(root / "planted", *plant(*sound_tables()))
+        assert tiny.run(root, "--notebooks", "03", "--fresh") == 1
+        assert said in capsys.readouterr().err
+        assert {p: p.read_bytes() for p in report.rglob("*") if p.is_file()} == before
+    assert staging.running(root / "reports", "demo").exists()  # where to look for the cause
+    shutil.rmtree(root / "planted")
+    write(root / "planted", *sound_tables())
+    assert tiny.run(root, "--notebooks", "03", "--fresh") == 0
