@@ -6,15 +6,6 @@ import pandas as pd
 from helpers.studies import magnification
 
 
-def test_holm_by_hand():
-    adjusted = magnification.holm([0.04, 0.01, np.nan, 0.03, 0.9])
-    np.testing.assert_allclose(adjusted, [0.09, 0.04, np.nan, 0.09, 0.9])
-
-
-def test_holm_stops_at_one():
-    np.testing.assert_allclose(magnification.holm([0.6, 0.7]), [1.0, 1.0])
-
-
 def planted() -> pd.DataFrame:
     """Ten patients with two images at 40X and one at 100X; right at 40X, inverted at 100X."""
     rows = []

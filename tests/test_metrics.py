@@ -221,30 +221,6 @@ def test_the_table_has_every_level_magnification_and_the_word():
     assert np.isfinite(table["value"]).all()
 
 
-def test_compare_pairs_the_same_accessions():
-    a, y = random_frame()
-    b = a.assign(model="b", p_malignant=1 - a["p_malignant"])
-    found = metrics.compare(pd.concat([a, b]), "m", "b", "auc", "image")
-    auc = sk.roc_auc_score(y, a["p_malignant"])
-    assert found["difference"] == pytest.approx(2 * auc - 1)
-    assert found["n_groups"] == 30
-    assert found["ci_low"] > 0
-    assert found["p_value"] < 0.01
-    same = metrics.compare(pd.concat([a, a.assign(model="b")]), "m", "b")
-    assert same["difference"] == 0
-    assert same["p_value"] == 1
-
-
-def test_compare_asks_which_protocol():
-    a, _ = random_frame()
-    both = pd.concat([a, a.assign(protocol="image"), a.assign(model="b")])
-    with pytest.raises(ValueError, match="name one protocol"):
-        metrics.compare(both, "m", "b")
-    strangers = pd.concat([a, a.assign(model="b", image_id="other " + a["image_id"])])
-    with pytest.raises(ValueError, match="no image in common"):
-        metrics.compare(strangers, "m", "b")
-
-
 def test_two_thousand_resamples_of_the_whole_database_in_five_seconds():
     rng = np.random.default_rng(0)
     accession = rng.integers(70, size=7909)

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from helpers.comparisons import compare, holm
 from helpers.data import MAGNIFICATIONS
-from helpers.metrics import ALL, as_text, compare, evaluate
+from helpers.metrics import ALL, as_text, evaluate
 from helpers.plots import spell
 from helpers.splits import PROTOCOLS, label
 from helpers.studies import literature
@@ -30,20 +31,6 @@ def patient_counts(index: pd.DataFrame, least: int) -> pd.DataFrame:
     return counts.assign(images=images.fillna(0).astype(int), studied=studied)
 
 
-def holm(p_values) -> np.ndarray:
-    """Return p-values adjusted for their number by Holm (1979), float64 (n,); NaN stays NaN.
-
-    The smallest is multiplied by n, the next by n - 1, and so on; none falls below one before it.
-    """
-    p = np.asarray(p_values, float)
-    known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known])]
-    adjusted = np.full(p.shape, np.nan)
-    steps = p[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted
-
-
 def patient_rows(predictions: pd.DataFrame, model: str, magnification="all") -> pd.DataFrame:
     """Return one row a patient, fold and seed: the mean p_malignant of its images.
 
@@ -61,7 +48,7 @@ def patient_rows(predictions: pd.DataFrame, model: str, magnification="all") -> 
 
 
 def compare_patients(predictions, a, b, metric="auc", n_boot=2000, seed=0) -> dict:
-    """Return :func:`helpers.metrics.compare` of ``a`` minus ``b`` on the patients of both.
+    """Return :func:`helpers.comparisons.compare` of ``a`` minus ``b`` on the patients of both.
 
     ``a`` and ``b`` are (model, magnification tested). ``predictions`` hold one task and protocol.
     """

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from helpers.comparisons import compare
 from helpers.data import BENIGN, MALIGNANT, TUMOR_TYPES, TYPE_NAMES
-from helpers.metrics import P_TYPES, as_text, compare
+from helpers.metrics import P_TYPES, as_text
 from helpers.probe import fit_probe, predict
 
 
@@ -164,7 +165,7 @@ def recalls(metrics: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def paired(predictions: pd.DataFrame, keys: list[tuple], **boot) -> pd.DataFrame:
-    """Return :func:`helpers.metrics.compare` for each of ``keys``, a row each.
+    """Return :func:`helpers.comparisons.compare` for each of ``keys``, a row each.
 
     A key is (model, minus, metric, level); ``boot`` holds n_boot and seed.
     """
