@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from helpers import charts, plots
+from helpers import charts, decision_charts, plots
 
 mpl.use("Agg")
 
@@ -139,10 +139,10 @@ def test_an_empty_sheet_is_an_error():
 
 def test_curves_can_be_drawn_from_one_point():
     risk = pd.DataFrame({"coverage": [1.0], "risk": [0.2], "ci_low": [0.1], "ci_high": [0.3]})
-    fig = charts.risk_coverage_plot({"patients": risk}, targets=(0.05, 0.1))
+    fig = decision_charts.risk_coverage_plot({"patients": risk}, targets=(0.05, 0.1))
     assert words(fig).count("error rates asked for") == 1
     net = pd.DataFrame({"threshold": [0.1, 0.9], "net_benefit": [0.5, 0.1], "treat_all": [0.5, -9]})
-    fig = charts.decision_plot({"probe": net})
+    fig = decision_charts.decision_plot({"probe": net})
     assert fig.axes[0].get_ylim()[0] > -0.2  # the far negative part is cut
     assert {"probe", "refer all", "refer none"} <= set(words(fig))
 
@@ -151,7 +151,7 @@ def test_reliability_has_a_panel_a_model_with_its_counts():
     bins = pd.DataFrame({"low": [0.0, 0.5], "high": [0.5, 1.0], "n": [3, 9],
                          "mean_p": [0.2, 0.8], "share": [0.3, 0.7], "ci_low": [0, 0.5],
                          "ci_high": [0.6, 0.9]})  # fmt: skip
-    fig = charts.reliability_plot({"probe": bins, "probe_calibrated": bins})
+    fig = decision_charts.reliability_plot({"probe": bins, "probe_calibrated": bins})
     assert [ax.get_title(loc="left") for ax in fig.axes[:2]] == ["probe", "probe calibrated"]
     assert [bar.get_height() for bar in fig.axes[2].patches] == [3, 9]
 
@@ -160,7 +160,7 @@ def test_patients_are_drawn_in_the_order_given():
     patients = pd.DataFrame({"accession": ["7", "5"], "tumor_class": ["malignant", "benign"],
                              "tumor_type": ["DC", "A"], "p_malignant": [0.1, 0.6]})  # fmt: skip
     images = pd.DataFrame({"accession": ["7", "7", "6"], "p_malignant": [0.0, 0.2, 0.5]})
-    ax = charts.patient_plot(patients, images).axes[0]
+    ax = decision_charts.patient_plot(patients, images).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["7 (DC)", "5 (A)"]
     ticks = next(line for line in ax.lines if line.get_marker() == "|")
     np.testing.assert_array_equal(ticks.get_xydata(), [[0, 0], [0.2, 0]])
