@@ -21,10 +21,9 @@ METRIC_COLUMNS = [
     "notebook", "model", "task", "protocol", "magnification", "level", "metric",
     "value", "ci_low", "ci_high", "n_images", "n_groups", "leaky",
 ]  # fmt: skip
-PREDICTION_COLUMNS = [
-    "image_id", "slide", "accession", "magnification", "tumor_class", "tumor_type",
-    "task", "protocol", "fold", "seed", "model", "p_malignant",
-]  # fmt: skip
+# What the tables of predictions repeat of an image from index.csv.
+IMAGE_FACTS = ["image_id", "slide", "accession", "magnification", "tumor_class", "tumor_type"]
+PREDICTION_COLUMNS = [*IMAGE_FACTS, "task", "protocol", "fold", "seed", "model", "p_malignant"]
 
 
 def resolve(path: str | Path) -> Path:

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from helpers.metrics import resamples
+from helpers.results import IMAGE_FACTS
 
 
 def of_model(predictions: pd.DataFrame, model: str, protocol: str = "accession") -> pd.DataFrame:
@@ -26,8 +27,7 @@ def per_image(rows: pd.DataFrame) -> pd.DataFrame:
     Adds truth (1: malignant), error = |p_malignant - truth| and wrong (decided at 0.5). fold is the
     first in which the image was tested.
     """
-    keys = ["image_id", "slide", "accession", "magnification", "tumor_class", "tumor_type"]
-    frame = rows.groupby(keys, as_index=False).agg(
+    frame = rows.groupby(IMAGE_FACTS, as_index=False).agg(
         fold=("fold", "min"), p_malignant=("p_malignant", "mean")
     )
     truth = frame["tumor_class"].eq("malignant").astype(int)
