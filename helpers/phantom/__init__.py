@@ -23,10 +23,10 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from helpers.data.images import PHANTOM_MARK
+from helpers.data.names import MAGNIFICATIONS
 from helpers.phantom import tissue, tissue_stain
 from helpers.results import ROOT
 
-MAGNIFICATIONS = (40, 100, 200, 400)
 TYPE_FOLDERS = {
     "A": "adenosis",
     "F": "fibroadenoma",

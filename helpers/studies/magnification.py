@@ -109,7 +109,7 @@ def crossing(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
     ``scores``: metric rows of one protocol, level and metric.
     """
-    names = {f"probe_{m}x": f"{m}X" for m in (40, 100, 200, 400)} | {"probe_all": "all"}
+    names = {single_model(m): f"{m}X" for m in MAGNIFICATIONS} | {"probe_all": "all"}
     scores = scores[scores["model"].isin(names) & scores["magnification"].ne(ALL)]
     tested = scores["magnification"].astype(int)
     n = scores.groupby(tested)["n_groups"].max()
