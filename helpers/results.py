@@ -78,12 +78,13 @@ def read_table(results: str | Path, name: str) -> pd.DataFrame:
     """Read a table of a run, for example ``splits.csv`` or ``predictions/03_baseline_cnn.parquet``.
 
     Raises FileNotFoundError that names the notebook to run first. Empty cells of a CSV file are
-    empty strings in text columns and NaN in numeric ones.
+    empty strings in text columns and NaN in numeric ones. Numbers are read as they were written, to
+    the last digit, which pandas does from 3.1 on.
     """
     path = _existing(results, name)
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
-    frame = pd.read_csv(path, keep_default_na=False, float_precision="round_trip")
+    frame = pd.read_csv(path, keep_default_na=False)
     for column in frame.columns:
         if column in ("value", "ci_low", "ci_high"):
             frame[column] = pd.to_numeric(frame[column])

@@ -63,10 +63,15 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 
 
+@pytest.mark.filterwarnings("error")
 def test_floats_survive_csv_exactly(tmp_path):
-    value = 0.1 + 0.2
-    results.save_metrics(tmp_path, "03_a", metric_rows("03_a", value))
-    assert results.read_table(tmp_path, "metrics.csv")["value"][0] == value
+    rng = np.random.default_rng(0)
+    numbers = rng.random(5000) * 10.0 ** rng.integers(-300, 300, 5000)
+    frame = pd.DataFrame({"value": numbers, "ci_low": numbers, "seconds": numbers[::-1]})
+    frame.loc[0, "ci_low"] = np.nan
+    results.write_table(frame, tmp_path / "metrics.csv")
+    read = results.read_table(tmp_path, "metrics.csv")
+    pd.testing.assert_frame_equal(read, frame, check_exact=True)
 
 
 def test_parameter_check_passes_right_values():

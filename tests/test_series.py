@@ -21,7 +21,7 @@ INDEX = ["image_id", "path", "tumor_class", "tumor_type", "slide", "accession", 
 
 
 def read(path):
-    return pd.read_csv(path, keep_default_na=False, float_precision="round_trip")
+    return pd.read_csv(path, keep_default_na=False)
 
 
 @pytest.fixture(scope="module")
