@@ -3,7 +3,7 @@
 All functions take p: float (n,), P(malignant) in 0 to 1, and y: (n,), 1 or True for malignant. What
 a row is (image, slide or accession) is for the caller to choose; with ``accession`` (n,) given,
 95% intervals come from a bootstrap over accessions. Everything that is fitted or chosen
-(temperature, threshold, rule) is to be fitted on validation patients.
+(temperature, threshold, rule) is to be fitted on patients outside the test part.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Rules fitted on validation patients, against planted predictions worked by hand."""
+"""Rules fitted on validation scores, against planted predictions worked by hand."""
 
 import numpy as np
 import pandas as pd

@@ -1,7 +1,8 @@
-"""Rules that are fitted on the validation patients of each fold and applied to its test patients.
+"""Rules that are fitted on the patients outside the test part of a fold and applied to its test.
 
 A temperature, an operating point, a rule of referral. ``test`` and ``validation`` hold one model's
-predictions of malignancy. All intervals are 95%, from a bootstrap over accessions.
+predictions of malignancy: on the test part of each fold, and cross-validated ones on all its other
+patients. All intervals are 95%, from a bootstrap over accessions.
 """
 
 from functools import partial
@@ -27,7 +28,6 @@ def with_threshold(p: np.ndarray, threshold: np.ndarray | float) -> np.ndarray:
 def fit_by_fold(validation: pd.DataFrame, level: str, fit) -> pd.Series:
     """Return ``fit(p, truth)`` of each fold's validation rows, by fold; NaN where it cannot be.
 
-    ``validation`` holds one model's scores of validation images, in the columns of predictions.
     ``level``: "image", or "accession" for means over a patient's images. ``fit`` raises ValueError
     where the rows do not allow a fit, for example with one class only.
     """
@@ -43,7 +43,7 @@ def fit_by_fold(validation: pd.DataFrame, level: str, fit) -> pd.Series:
 
 
 def calibrate(test: pd.DataFrame, validation: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Return ``test`` at the temperature of each fold's validation images, and the temperatures.
+    """Return ``test`` at the temperature of each fold's validation scores, and the temperatures.
 
     A fold keeps 1 where validation does not determine it: with one class only, or where the classes
     are so well or so badly separated that the fit runs out of 0.1 to 10.
@@ -111,7 +111,7 @@ def least_certainty(p, truth, risk: float) -> float:
 
 
 def referral(test: pd.DataFrame, validation: pd.DataFrame, risk: float, **boot) -> dict:
-    """Return what a rule of referral, fitted on each fold's validation images, does to its test.
+    """Return what a rule of referral, fitted on each fold's validation scores, does to its test.
 
     The rule is :func:`least_certainty` for ``risk``. Columns: the share of images decided and the
     error rate among these, with intervals; undecided patients are those with no image decided.
