@@ -111,6 +111,35 @@ def test_a_planted_leak_is_caught_and_named(tmp_path, plant, said):
         audit.check_tables(folder)
 
 
+def with_validation(folder, plant):
+    """A sound folder with scores on what each fold does not test, and what `plant` adds to them."""
+    index, splits, predictions = sound_tables()
+    known = splits[splits["role"] != "test"].drop(columns="role").assign(p_malignant=0.5)
+    write(folder, index, splits, predictions)
+    Path(folder, "validation").mkdir()
+    row = known.iloc[[0]].assign(**plant) if plant else known.head(0)
+    pd.concat([known, row]).to_parquet(Path(folder, "validation/04_model.parquet"))
+    return folder
+
+
+def test_validation_may_hold_all_that_its_fold_does_not_test(tmp_path):
+    audit.check_tables(with_validation(tmp_path / "results", {}))
+
+
+@pytest.mark.parametrize(
+    ("plant", "said"),
+    [
+        ({"image_id": "F-14-2-1", "fold": 2}, r"F-14-2-1 \(accession, fold 2, role test\)"),
+        ({"image_id": "X-1", "fold": 2}, r"X-1 \(accession, fold 2, role none\)"),
+        ({"image_id": "F-14-2-1", "protocol": "by_eye", "fold": 1}, r"\(by_eye, fold 1, role none"),
+    ],
+)
+def test_validation_on_a_test_image_is_caught_and_named(tmp_path, plant, said):
+    folder = with_validation(tmp_path / "results", plant)
+    with pytest.raises(ValueError, match=f"validation/04_model: 1 scores are not on .*{said}"):
+        audit.check_tables(folder)
+
+
 def test_a_leak_fails_the_run_and_leaves_the_report(tmp_path, capsys):
     root = tiny.project(tmp_path / "series")
     assert tiny.run(root, "--notebooks", "03") == 0

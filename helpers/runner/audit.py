@@ -71,8 +71,8 @@ def public(results):
 def check_tables(results):
     """Verify splits and predictions of a run; ValueError names what leaks. Does nothing before 02.
 
-    Every protocol keeps its promise on the table of splits, and every prediction is on an image
-    that its fold tests.
+    Every protocol keeps its promise on the table of splits, every prediction is on an image that
+    its fold tests, and no table in validation/ holds such an image.
     """
     if not Path(results, "splits.csv").exists():
         return
@@ -81,6 +81,8 @@ def check_tables(results):
         check_disjoint(index, splits, protocol)
     for path in sorted(Path(results, "predictions").glob("*.parquet")):
         check_predictions(pd.read_parquet(path), index, splits, path.stem)
+    for path in sorted(Path(results, "validation").glob("*.parquet")):
+        check_validation(pd.read_parquet(path), splits, f"validation/{path.stem}")
 
 
 def check_predictions(predictions, index, splits, name):
@@ -95,16 +97,32 @@ def check_predictions(predictions, index, splits, name):
             f"{name}: predictions under {', '.join(sorted(unknown))}, which splits.csv does not "
             "have: nothing says which images its models have seen"
         )
-    keys = ["image_id", "protocol", "fold"]
     single = predictions["protocol"] == LEAVE_ONE_OUT
-    check_single(predictions.loc[single, keys], index, name)
-    joined = predictions.loc[~single, keys].astype({"fold": int})
+    check_single(predictions.loc[single, ["image_id", "fold"]], index, name)
+    check_roles(predictions.loc[~single], splits, ["test"], f"{name}: {{}} predictions are")
+
+
+def check_validation(validation, splits, name):
+    """ValueError where `validation` holds an image that its fold tests, or that splits lacks.
+
+    Models, temperatures and thresholds are chosen by these tables, so test images must not be in.
+    """
+    check_roles(validation, splits, ["train", "val"], f"{name}: {{}} scores are")
+
+
+def check_roles(table, splits, roles, subject):
+    """ValueError unless each row of `table` is on an image with one of these roles in its fold.
+
+    The message begins with `subject`, in which {} stands for the number of other rows.
+    """
+    keys = ["image_id", "protocol", "fold"]
+    joined = table[keys].astype({"fold": int})
     joined = joined.merge(splits[[*keys, "role"]], on=keys, how="left").fillna({"role": "none"})
-    seen = joined[joined["role"] != "test"]
-    if len(seen):
-        first = seen.iloc[0]
+    wrong = joined[~joined["role"].isin(roles)]
+    if len(wrong):
+        first = wrong.iloc[0]
         raise ValueError(
-            f"{name}: {len(seen)} predictions are not on test images, the first on "
+            f"{subject.format(len(wrong))} not on {' or '.join(roles)} images, the first on "
             f"{first['image_id']} ({first['protocol']}, fold {first['fold']}, role {first['role']})"
         )
 
