@@ -4,13 +4,14 @@ Ask for the whole index and choose rows afterwards: the cache is keyed by all th
 """
 
 import hashlib
+import zlib
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
 from helpers import cache, models
-from helpers.stain import normalise_stain
+from helpers.stain import normalise_stain, shift_stain
 
 DIHEDRAL = (
     "identity",
@@ -23,7 +24,9 @@ DIHEDRAL = (
     "flip_rot270",
 )
 TILES = ("tile_0_0", "tile_0_1", "tile_1_0", "tile_1_1")  # quarters: row, column
-VIEWS = (*DIHEDRAL, *TILES, "normalised")
+JITTERED = ("jittered_0", "jittered_1")  # copies whose stain is changed at random
+VIEWS = (*DIHEDRAL, *TILES, *JITTERED, "normalised")
+JITTER = 0.1  # strength of that change, as in layers.StainJitter
 # Optical density of a typical H&E section, mean and deviation of R, G, B: round numbers that were
 # fitted to no data, so that nothing is learnt from test images.
 TYPICAL_OD = np.array([0.3, 0.5, 0.3], "float32"), np.array([0.15, 0.2, 0.12], "float32")
@@ -36,9 +39,9 @@ def frozen_features(
 
     folder: the data folder; size: [height, width] px at which images are decoded; backbone and
     weights as in `models.build_backbone`; views: names out of VIEWS (turns and mirror images,
-    quarters of the image, stain normalised to TYPICAL_OD). Cached by image content, size, weights
-    and view: a view that is known costs nothing. Raises the one-line errors of `build_backbone`,
-    and ValueError for a view.
+    quarters of the image, stain jittered or normalised to TYPICAL_OD). Cached by image content,
+    size, weights and view: a view that is known costs nothing. Raises the one-line errors of
+    `build_backbone`, and ValueError for a view.
     """
     unknown = [view for view in views if view not in VIEWS]
     if unknown or not len(views):
@@ -51,34 +54,52 @@ def frozen_features(
 
         def fill(target, view=view):
             images = cache.load_images(folder, index, size)
-            _fill(target, network.model(), images, view, batch_size)
+            _fill(target, network.model().predict_on_batch, images, view, batch_size)
 
         shape = (len(index), _width(file, network))
         columns.append(cache.cached(file, shape, np.float32, fill))
     return np.stack(columns, axis=1)
 
 
-def lower_maps(folder, index, size, backbone, weights, share, batch_size=32):
+def lower_maps(folder, index, size, backbone, weights, share, view="identity", batch_size=32):
     """Feature maps where `models.cut` cuts the backbone: float16 (n, h, w, c), memory-mapped.
 
-    The lower blocks run once an image; the upper ones can then be trained for many epochs and
-    folds at a fraction of the cost. Arguments as in `frozen_features`; share as in `models.cut`.
+    The lower blocks run once an image and view; the upper ones can then be trained for many epochs
+    and folds at a fraction of the cost. Arguments as in `frozen_features`; share as in
+    `models.cut`.
     """
     network = models.build_backbone(backbone, size, weights)
     lower, _ = models.cut(network, share)
-    key = f"{models.weights_key(backbone, weights, network)} {len(lower.operations)}"
+    key = f"{models.weights_key(backbone, weights, lambda: network)} {len(lower.operations)} {view}"
     name = hashlib.sha256(f"{cache.images_key(index, size)} {backbone} {key}".encode()).hexdigest()
     shape = (len(index), *lower.output_shape[1:])
 
     def fill(target):
         images = cache.load_images(folder, index, size)
-        _fill(target, lower, images, "identity", batch_size)
+        _fill(target, lower.predict_on_batch, images, view, batch_size)
 
     return cache.cached(cache.cache_folder() / f"maps-{name[:16]}.npy", shape, np.float16, fill)
 
 
+def seen_images(folder, index, size, view):
+    """Images under a view that keeps their shape: uint8 (n, height, width, 3), memory-mapped."""
+    if view == "identity":
+        return cache.load_images(folder, index, size)
+    name = hashlib.sha256(f"{cache.images_key(index, size)} {view}".encode()).hexdigest()[:16]
+
+    def fill(target):
+        images = cache.load_images(folder, index, size)
+        _fill(target, np.rint, images, view, batch_size=32)
+
+    return cache.cached(
+        cache.cache_folder() / f"seen-{name}.npy", (len(index), *size, 3), np.uint8, fill
+    )
+
+
 def see(images, view):
-    """The view of a batch (n, h, w, 3): turned, mirrored, cut to a quarter, or normalised."""
+    """The view of a batch (n, h, w, 3): turned, mirrored, cut to a quarter, or of other stain."""
+    if view in JITTERED:
+        return jittered(images, JITTERED.index(view))
     if view == "normalised":
         return keras.ops.convert_to_numpy(normalise_stain(images, *TYPICAL_OD))
     if view.startswith("tile"):
@@ -89,6 +110,13 @@ def see(images, view):
         images = images[:, :, ::-1]
     turns = int(view[-3:].strip("t")) // 90 if "rot" in view else 0
     return np.rot90(images, turns, axes=(1, 2))
+
+
+def jittered(images, number):
+    """Images (n, h, w, 3) with jittered stain: float32, always the same for an image and number."""
+    draws = [np.random.default_rng([number, zlib.crc32(np.asarray(one))]) for one in images]
+    gain, offset = np.stack([draw.uniform(-JITTER, JITTER, (2, 3)) for draw in draws], axis=1)
+    return keras.ops.convert_to_numpy(shift_stain(images, gain, offset))
 
 
 def smallest_side(size, views=("identity",)):
@@ -117,8 +145,7 @@ class _Network:
         return self._model
 
     def key(self):
-        model = self.model() if self.weights == "none" else None
-        return models.weights_key(self.name, self.weights, model)
+        return models.weights_key(self.name, self.weights, self.model)
 
 
 def _width(file, network):
@@ -129,8 +156,8 @@ def _width(file, network):
         return network.model().output_shape[-1]
 
 
-def _fill(target, model, images, view, batch_size):
-    """Write the features of one view into the array file, batch by batch."""
+def _fill(target, apply, images, view, batch_size):
+    """Write what `apply` makes of one view of the images into the array file, batch by batch."""
     out = np.lib.format.open_memmap(target, "r+")
     starts = range(0, len(images), batch_size)
     for start in tqdm(starts, desc=f"Features, {view}", delay=2, leave=False):
@@ -138,5 +165,5 @@ def _fill(target, model, images, view, batch_size):
         rows = len(batch)
         if rows < batch_size:  # one shape only, so that the graph is compiled once
             batch = np.concatenate([batch, np.repeat(batch[-1:], batch_size - rows, axis=0)])
-        out[start : start + rows] = np.asarray(model.predict_on_batch(batch))[:rows]
+        out[start : start + rows] = np.asarray(apply(batch))[:rows]
     out.flush()

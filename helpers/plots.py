@@ -20,14 +20,17 @@ PALETTE = {
     "fine_tuned": "#009E73",
     "stain_augmented": "#CC79A7",
     "ensemble": "#000000",
-    "probe_large": "#332288",
+    "probe_chosen": "#332288",
     "stain_normalised": "#882255",
     "balanced": "#999933",
     "selected": "#661100",
+    "probe_crops": "#44AA99",
+    "stain_chosen": "#AA4499",
+    "test_views": "#6699CC",
 }
 CLASS_COLORS = {"benign": "#0072B2", "malignant": "#D55E00"}
 INK, REFERENCE = "#222222", "#666666"
-SHAPES = dict(zip(PALETTE, "Xv^osDPh<>p*", strict=True))
+SHAPES = dict(zip(PALETTE, "Xv^osDPh<>p*d1+", strict=True))
 OTHER_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 OTHER_SHAPES = "oDs^vPX"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))

@@ -69,18 +69,17 @@ def check_backbone(name, image_size, weights):
         )
 
 
-def weights_key(name, weights, model=None):
-    """Short hash that names the weights: of the file, of the release, or of the arrays of `model`.
+def weights_key(name, weights, build=None):
+    """Short hash that names the weights: of the file, or of the values in the model of `build()`.
 
-    Random weights ("none") are known by their values only, so that `model` is needed for them.
+    build is called only where no file is pinned: for random weights and for keras.applications.
     """
-    if weights == "none":
-        parts = [keras.ops.convert_to_numpy(value).tobytes() for value in model.variables]
-        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
-    if weights != "imagenet":
+    if weights == "imagenet" and name == LITE0:
+        return lite0.WEIGHTS_SHA256[:16]
+    if weights not in ("imagenet", "none"):
         return lite0.sha256(resolve(weights))[:16]
-    release = lite0.WEIGHTS_SHA256 if name == LITE0 else f"keras.applications {name}"
-    return hashlib.sha256(release.encode()).hexdigest()[:16]
+    parts = [keras.ops.convert_to_numpy(value).tobytes() for value in build().variables]
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def imagenet_classifier(image_size):

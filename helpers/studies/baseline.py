@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from helpers import metrics
+from helpers import comparisons, metrics
 from helpers.splits import label
 
 ORDER = ("majority", "colour", "baseline_cnn")
@@ -73,10 +73,14 @@ def seed_spread(predictions, model="baseline_cnn"):
 
 
 def compare(predictions, protocols, model_a, model_b, n_boot=2000, seed=0):
-    """model_a minus model_b for each protocol and metric: metrics.compare on accessions."""
+    """model_a minus model_b for each protocol and metric: comparisons.compare on accessions.
+
+    p_holm is the p-value adjusted for the number of rows.
+    """
     lines = []
     for protocol, metric in product(protocols, ("auc", "balanced_accuracy")):
         options = {"protocol": protocol, "n_boot": n_boot, "seed": seed}
-        pair = metrics.compare(predictions, model_a, model_b, metric, **options)
+        pair = comparisons.compare(predictions, model_a, model_b, metric, **options)
         lines.append({"split": label(protocol), "metric": metric, **pair})
-    return pd.DataFrame(lines)
+    frame = pd.DataFrame(lines)
+    return frame.assign(p_holm=comparisons.holm(frame["p_value"]))

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from helpers import layers
 from helpers.probe import patient_weights
 from helpers.training import checkpoint as checkpoints
 from helpers.training import loop
@@ -46,16 +47,22 @@ def balanced_weights(y, accession, *parts):
     return weights
 
 
-def predict(model, images, rows, batch_size=32):
+def predict(model, images, rows, batch_size=32, views=("identity",)):
     """Outputs of the model, float32 (len(rows), n_outputs), for the images at rows.
 
-    Batches have one shape (the last is filled up), so that nothing is compiled twice.
+    images: as in fit; of several copies the first is used. views: of layers.views_for, over which
+    outputs are averaged. Batches have one shape (the last is filled up), so that nothing is
+    compiled twice.
     """
     rows = np.asarray(rows)
     batch_size = min(batch_size, len(rows))
     filled = np.resize(rows, -(-len(rows) // batch_size) * batch_size)
-    parts = [model.predict_on_batch(images[part]) for part in filled.reshape(-1, batch_size)]
-    return np.concatenate([np.asarray(part, "float32") for part in parts])[: len(rows)]
+    parts = []
+    for part in filled.reshape(-1, batch_size):
+        batch = loop.copies(images, part)
+        seen = [model.predict_on_batch(layers.dihedral(batch, view)) for view in views]
+        parts.append(np.mean([np.asarray(one, "float32") for one in seen], axis=0))
+    return np.concatenate(parts)[: len(rows)]
 
 
 def fit(
@@ -84,7 +91,8 @@ def fit(
     """Train model in place and leave the weights of its best validation epoch in it.
 
     model: ends in probabilities, 1 output (sigmoid) for y in {0, 1}, else one a class (softmax).
-    images: (n, height, width, 3), an array or a memory map, read batch by batch as it is.
+    images: (n, height, width, 3), an array or a memory map, read batch by batch as it is; or
+    (n, copies, height, width, 3): a random copy is read each time, validation reads the first.
     y: int (n,). weights: (n,) as from balanced_weights, or None.
     rows_val may be empty: then all epochs are run and the last weights are kept.
     learning_rate: peak of a cosine decay to 0, after a linear warm-up over that share of steps.
@@ -168,7 +176,7 @@ def _check(model, epochs, rows_train, weights, sampling, augment):
 
 def _wrap(model, images, augment):
     """The augmentation and the model as one, sharing the model's weights."""
-    first = keras.Input(images.shape[1:], dtype=images.dtype.name)
+    first = keras.Input(images.shape[-3:], dtype=images.dtype.name)
     return keras.Sequential([first, augment, model] if augment else [first, model])
 
 

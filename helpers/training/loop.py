@@ -33,6 +33,14 @@ def loss(outputs, label_smoothing):
     return kind(label_smoothing=label_smoothing)
 
 
+def copies(images, rows, rng=None):
+    """Images at rows: as they are (n, h, w, c), or of (n, copies, h, w, c) the first or, with rng,
+    a random copy of each."""
+    if images.ndim == 4:
+        return images[rows]
+    return images[rows, rng.integers(images.shape[1], size=len(rows)) if rng else 0]
+
+
 def batches(images, rows, targets, weights, batch_size, sampling, seed, epoch):
     """Endless batches (images, targets, weights); the order depends on seed and epoch alone.
 
@@ -49,7 +57,7 @@ def batches(images, rows, targets, weights, batch_size, sampling, seed, epoch):
             order = np.resize(rng.permutation(rows), n)
         for part in np.sort(order.reshape(-1, batch_size), axis=1):
             used = np.ones_like(weights[part]) if sampling == "balanced" else weights[part]
-            yield images[part], targets[part], used
+            yield copies(images, part, rng), targets[part], used
         epoch += 1
 
 

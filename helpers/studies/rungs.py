@@ -1,0 +1,203 @@
+"""Notebook 04's rungs: what each starts from, how it is fitted in a fold, how one is chosen.
+
+A fold is (protocol, fold, train, val, test), the last three rows of the index. Its known patients
+are those of train and val; they choose everything, by cross-validation among themselves. Tables of
+predictions are those of the contract (results.PREDICTION_COLUMNS). A pool is a pair of them,
+[validation, test]; validation holds cross-validated scores of each fold's known patients.
+"""
+
+import numpy as np
+import pandas as pd
+
+from helpers import probe
+from helpers.results import IMAGE_FACTS
+from helpers.studies.rules import with_threshold
+
+# A rung and those that it may start from: the first of them that is climbed is the one it changes.
+BELOW = {
+    "probe": (),
+    "probe_chosen": ("probe",),
+    "probe_views": ("probe_chosen", "probe"),
+    "probe_crops": ("probe_chosen", "probe"),
+    "fine_tuned": ("probe_chosen", "probe"),
+    "stain_augmented": ("fine_tuned",),
+    "stain_normalised": ("fine_tuned",),
+    "stain_chosen": ("fine_tuned",),
+    "balanced": ("stain_chosen", "fine_tuned"),
+    "test_views": ("balanced", "stain_chosen", "fine_tuned"),
+    "ensemble": ("test_views", "balanced", "stain_chosen", "fine_tuned"),
+}
+RUNGS = tuple(BELOW)
+STAIN = {"fine_tuned": "as it is", "stain_augmented": "jittered", "stain_normalised": "normalised"}
+VIEWS, FOLDS = "_views", "_folds"  # ends of the names that cross_fit gives to other predictions
+
+
+def below(rung, rungs):
+    """The rung out of `rungs` that `rung` changes. ValueError where none of those it needs is."""
+    found = [name for name in BELOW[rung] if name in rungs]
+    if not found:
+        needed = " or ".join(BELOW[rung])
+        raise ValueError(f"RUNGS: {rung!r} changes {needed}, which is not among {list(rungs)}.")
+    return found[0]
+
+
+def steps(rungs):
+    """[(rung, the rung that it changes)]. ValueError unless it starts with 'probe', all known."""
+    unknown = [rung for rung in rungs if rung not in RUNGS]
+    if list(rungs[:1]) != ["probe"] or unknown:
+        raise ValueError(f"RUNGS = {list(rungs)}: 'probe', then any of {', '.join(RUNGS[1:])}.")
+    return [(rung, below(rung, rungs)) for rung in rungs[1:]]
+
+
+def known_rows(fold):
+    """Rows int (n,) of the patients of a fold that are not tested."""
+    return np.sort(np.concatenate([fold[2], fold[3]]).astype(int))
+
+
+def inner_parts(rows, y, accession, n_inner, seed):
+    """[(rest, held out)] of rows int (n,), each patient held out once, both classes in each rest.
+
+    y, accession: of all rows of the index. Parts whose rest would lack a class are left out;
+    ValueError where that leaves none.
+    """
+    number = probe.inner_folds(y[rows], accession[rows], n_inner, seed)
+    parts = [(rows[number != k], rows[number == k]) for k in range(n_inner)]
+    parts = [(rest, held) for rest, held in parts if len(held) and len(set(y[rest])) > 1]
+    if not parts:
+        patients = len(set(accession[rows]))
+        raise ValueError(f"{patients} patients cannot be cross-validated: one class has too few.")
+    return parts
+
+
+def held_out(index, fold, model, p_known, p_test, seed):
+    """A pool: the prediction tables of one model and fold. Rows that nothing predicts are left out.
+
+    p_known: float (n,), P(malignant) of known_rows(fold), NaN where unknown; p_test: of its test.
+    """
+    about = {"task": "malignancy", "protocol": fold[0], "fold": fold[1], "seed": seed}
+    parts = ((known_rows(fold), p_known), (fold[4], p_test))
+    tables = [
+        index.iloc[rows][IMAGE_FACTS].assign(**about, model=model, p_malignant=p)
+        for rows, p in parts
+    ]
+    return [table.dropna(subset="p_malignant") for table in tables]
+
+
+def probe_fold(x, y, accession, fold, seed):
+    """(P(malignant) of the known rows, of the test part, the probe) for features x (n, d).
+
+    The former are cross-validated, by the folds that also chose the penalty; the latter come from
+    a fit on all known patients.
+    """
+    rows = known_rows(fold)
+    fitted = probe.fit_probe(x[rows], y[rows], accession[rows], seed=seed)
+    return fitted.inner[:, 1], probe.predict(fitted, x[fold[4]])[:, 1], fitted
+
+
+def cross_fit(train, see, parts, known, test):
+    """{end of name: (p of the known rows, p of the test rows)} of one recipe of training.
+
+    train(rows, stop, epochs) gives (network, history), epochs None: until `stop` says so;
+    see(network, rows, mirrored) gives P(malignant) (len(rows),). parts: as from inner_parts(known).
+    "": one network, trained on all known patients for as many epochs as were best in the parts;
+    VIEWS: the same, its predictions averaged over mirrored views; FOLDS: these averaged over the
+    networks of the parts instead, no network having seen all known patients.
+    """
+    plain, mirrored = np.full((2, int(max(known)) + 1), np.nan)
+    epochs, of_parts = [], []
+    for rest, held in parts:
+        network, history = train(rest, held, None)
+        epochs.append(history["epoch"].iloc[history["val_loss"].argmin()])
+        plain[held], mirrored[held] = see(network, held, False), see(network, held, True)
+        of_parts.append(see(network, test, True))
+    network, _ = train(known, known[:0], int(np.round(np.mean(epochs))))
+    plain, mirrored = plain[known], mirrored[known]
+    return {
+        "": (plain, see(network, test, False)),
+        VIEWS: (mirrored, see(network, test, True)),
+        FOLDS: (mirrored, np.mean(of_parts, axis=0)),
+    }
+
+
+def stack(pools):
+    """One pool out of several."""
+    return [pd.concat(tables, ignore_index=True) for tables in zip(*pools, strict=True)]
+
+
+def patient_loss(predictions):
+    """Log-loss of patients, a float: the mean probability of a patient's images in a fold.
+
+    Both classes weigh the same; smaller is better; always one half scores 0.693. Probabilities are
+    kept 0.01 from 0 and 1, so that no single patient decides. NaN for an empty table.
+    """
+    frame = predictions.assign(truth=predictions["tumor_class"].eq("malignant"))
+    p = frame.groupby(["fold", "accession", "truth"])["p_malignant"].mean().reset_index("truth")
+    right = p["p_malignant"].where(p["truth"], 1 - p["p_malignant"]).clip(0.01, 0.99)
+    return float((-np.log(right)).groupby(p["truth"].to_numpy()).mean().mean())
+
+
+def choose(pool, candidates):
+    """In each fold the candidate with the least loss of known patients: protocol, fold, model.
+
+    The loss is that of the fold's own patients, and of no others: models of other folds have
+    learnt from patients that this fold tests. Of equals the first of `candidates` is taken.
+    """
+    rows = []
+    for (protocol, fold), part in pool[0].groupby(["protocol", "fold"]):
+        losses = [patient_loss(part[part["model"] == model]) for model in candidates]
+        best = candidates[int(np.nanargmin(losses))]
+        rows.append({"protocol": protocol, "fold": fold, "model": best})
+    return pd.DataFrame(rows)
+
+
+def follow(pool, choice, name, end=""):
+    """A pool: the predictions of the model that `choice` names for each fold, called `name`.
+
+    end: VIEWS or FOLDS for the model's other predictions.
+    """
+    wanted = choice.assign(model=choice["model"] + end)
+    return [table.merge(wanted).assign(model=name) for table in pool]
+
+
+def blend(pool, members, seed, model="ensemble"):
+    """A pool: the mean probability of several models and their seeds, for each image and fold."""
+    keys = [*IMAGE_FACTS, "task", "protocol", "fold"]
+    means = []
+    for table in pool:
+        frame = table[table["model"].isin(members)]
+        one = frame.groupby([*keys, "model"], as_index=False, sort=False)["p_malignant"].mean()
+        means.append(one.groupby(keys, as_index=False, sort=False)["p_malignant"].mean())
+    return [mean.assign(model=model, seed=seed) for mean in means]
+
+
+def best_threshold(p, truth):
+    """The threshold of p (n,) with the best balanced accuracy; of equals the nearest to one half.
+
+    truth: bool (n,). Candidates lie half way between neighbouring scores. 0.5 with one class only.
+    """
+    p, truth = np.asarray(p, float), np.asarray(truth, bool)
+    if truth.all() or not truth.any():
+        return 0.5
+    scores = np.unique(p)
+    cuts = np.append((scores[1:] + scores[:-1]) / 2, 0.5)
+    said = p >= cuts[:, None]
+    right = said[:, truth].mean(axis=1) + (~said[:, ~truth]).mean(axis=1)
+    return float(min(zip(-right.round(9), np.abs(cuts - 0.5), cuts, strict=True))[2])
+
+
+def threshold(pool, name):
+    """A pool: one model's predictions rescaled so that 0.5 is its fold's best_threshold.
+
+    The threshold is for patients (mean probability), and is found on the fold's known patients.
+    """
+    patients = pool[0].groupby(["protocol", "fold", "accession", "tumor_class"], as_index=False)
+    rows = []
+    for (protocol, fold), part in patients["p_malignant"].mean().groupby(["protocol", "fold"]):
+        cut = best_threshold(part["p_malignant"], part["tumor_class"] == "malignant")
+        rows.append({"protocol": protocol, "fold": fold, "cut": cut})
+    scaled = [table.merge(pd.DataFrame(rows)) for table in pool]
+    return [
+        table.assign(p_malignant=with_threshold(table["p_malignant"], table["cut"]), model=name)
+        .drop(columns="cut")
+        for table in scaled
+    ]  # fmt: skip
