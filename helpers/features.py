@@ -23,8 +23,9 @@ DIHEDRAL = (
     "flip_rot180",
     "flip_rot270",
 )
+SHAPE_KEEPING = ("identity", "rot180", "flip", "flip_rot180")
 TILES = ("tile_0_0", "tile_0_1", "tile_1_0", "tile_1_1")  # quarters: row, column
-JITTERED = ("jittered_0", "jittered_1")  # copies whose stain is changed at random
+JITTERED = tuple(f"jittered_{number}" for number in range(len(DIHEDRAL)))  # stain changed at random
 VIEWS = (*DIHEDRAL, *TILES, *JITTERED, "normalised")
 JITTER = 0.1  # strength of that change, as in layers.StainJitter
 # Optical density of a typical H&E section, mean and deviation of R, G, B: round numbers that were
@@ -39,11 +40,12 @@ def frozen_features(
 
     folder: the data folder; size: [height, width] px at which images are decoded; backbone and
     weights as in `models.build_backbone`; views: names out of VIEWS (turns and mirror images,
-    quarters of the image, stain jittered or normalised to TYPICAL_OD). Cached by image content,
+    quarters of the image, stain jittered or normalised to TYPICAL_OD), or several of them one after
+    the other, as in "normalised+rot180". Cached by image content,
     size, weights and view: a view that is known costs nothing. Raises the one-line errors of
     `build_backbone`, and ValueError for a view.
     """
-    unknown = [view for view in views if view not in VIEWS]
+    unknown = [view for view in views if not set(view.split("+")) <= set(VIEWS)]
     if unknown or not len(views):
         raise ValueError(f"views {list(unknown)} are unknown; allowed: {', '.join(VIEWS)}")
     models.check_backbone(backbone, smallest_side(size, views), weights)
@@ -82,7 +84,10 @@ def lower_maps(folder, index, size, backbone, weights, share, view="identity", b
 
 
 def seen_images(folder, index, size, view):
-    """Images under a view that keeps their shape: uint8 (n, height, width, 3), memory-mapped."""
+    """Images under a view out of VIEWS that keeps their shape: uint8 (n, height, width, 3), cached.
+
+    The array is memory-mapped, as that of cache.load_images.
+    """
     if view == "identity":
         return cache.load_images(folder, index, size)
     name = hashlib.sha256(f"{cache.images_key(index, size)} {view}".encode()).hexdigest()[:16]
@@ -97,7 +102,13 @@ def seen_images(folder, index, size, view):
 
 
 def see(images, view):
-    """The view of a batch (n, h, w, 3): turned, mirrored, cut to a quarter, or of other stain."""
+    """The view of a batch (n, h, w, 3): one of VIEWS, or several joined by "+"."""
+    for step in view.split("+"):
+        images = _see(images, step)
+    return images
+
+
+def _see(images, view):
     if view in JITTERED:
         return jittered(images, JITTERED.index(view))
     if view == "normalised":
