@@ -10,6 +10,7 @@ from sklearn.metrics import confusion_matrix, f1_score, recall_score
 
 from helpers.results import read_table
 from helpers.runner import notebooks
+from helpers.studies import rungs
 
 NOTEBOOK = "05_magnification"
 TYPES = ["A", "F", "PT", "TA", "DC", "LC", "MC", "PC"]
@@ -132,3 +133,48 @@ def test_rare_types_are_tested_with_each_patient_left_out(smoke_run):
         "PT": 3,
     }
     assert alone.groupby("fold")["accession"].nunique().max() == 1
+
+
+def climb(start, smoke_run, **parameters):
+    """Run 04 with other parameters on what 03 left: its (validation, test) predictions."""
+    folder = start("ladder")
+    (folder / "predictions").mkdir()
+    shutil.copy(smoke_run.results / "predictions/03_baseline_cnn.parquet", folder / "predictions")
+    run_cells("04_transfer_learning", RESULTS=str(folder), **parameters)
+    return [
+        read_table(folder, f"{d}/04_transfer_learning.parquet")
+        for d in ("validation", "predictions")
+    ]
+
+
+LITTLE = {"IMAGE_SIZE": [64, 96], "SIZES": [[96, 144]], "EPOCHS": 1, "N_BOOT": 50, "SEEDS": [0, 1]}
+
+
+def test_every_rung_is_climbed_and_tests_each_image_once(start, smoke_run):
+    """Crops of native resolution, rival treatments of stain, thresholds and ensembles included."""
+    val, test = climb(start, smoke_run, **LITTLE, FOLDS=[1], RUNGS=list(rungs.RUNGS))
+    assert set(test["model"]) == {*rungs.RUNGS, "selected", "selected_threshold"}
+    keys = ["model", "seed", "fold", "image_id"]
+    assert not test.duplicated(keys).any()
+    assert len(set(test.groupby("model")["image_id"].nunique())) == 1
+    assert test.groupby("model")["seed"].nunique()["balanced"] == 2
+    both = val.merge(test, on=["protocol", "fold", "accession"])
+    assert not len(both), "a patient is known and tested in the same fold"
+    p = test["p_malignant"]
+    assert p.between(0, 1).all()
+    plain, viewed = (
+        test[test["model"] == m].set_index(keys[1:]) for m in ("balanced", "test_views")
+    )
+    moved = (plain["p_malignant"] - viewed["p_malignant"]).abs()
+    assert 0 < moved.mean() < 0.2
+
+
+def test_networks_can_be_tuned_on_images_themselves(start, smoke_run):
+    """Without stored maps, as on a GPU: stain is jittered and normalised in the images."""
+    names = ["probe", "fine_tuned", "stain_augmented", "stain_normalised", "test_views"]
+    _, test = climb(start, smoke_run, **LITTLE | {"SEEDS": [0]}, FOLDS=[1], RUNGS=names,
+                    FROZEN_MAPS=False)  # fmt: skip
+    p = test.pivot_table(values="p_malignant", index="image_id", columns="model")
+    assert p[names].notna().all().all()
+    for upper, lower in zip(names[1:], names[:-1], strict=True):
+        assert (p[upper] - p[lower]).abs().max() > 1e-4, (upper, lower)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers import features, models
+from helpers import features, models, stain
 from helpers.data.images import pixel_hash
 
 NAME = "EfficientNetLite0"
@@ -64,6 +64,36 @@ def test_dihedral_views_are_eight_and_all_different():
     image = np.arange(4 * 6 * 3).reshape(1, 4, 6, 3)
     seen = {features.see(image, view).tobytes() for view in features.DIHEDRAL}
     assert len(seen) == 8
+
+
+def test_views_can_follow_one_another():
+    image = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(features.see(image, "rot180+flip"), image[:, ::-1])
+    np.testing.assert_array_equal(features.see(image, "identity+tile_0_1"), image[:, :2, 3:])
+
+
+def test_jittered_stain_depends_on_the_image_and_the_copy_alone():
+    """A batch of other size or order must not change what is stored for an image."""
+    images = np.random.default_rng(0).integers(60, 200, (3, 8, 12, 3), dtype=np.uint8)
+    both = features.see(images, "jittered_0")
+    np.testing.assert_array_equal(features.see(images[::-1], "jittered_0")[::-1], both)
+    np.testing.assert_array_equal(features.see(images[1:2], "jittered_0")[0], both[1])
+    change = np.abs(both - images)
+    assert change.max() > 1
+    assert np.abs(features.see(images, "jittered_1") - both).max() > 1
+    shift = stain.to_od(both) - stain.to_od(images)
+    hed = np.asarray(shift) @ stain.HED_FROM_RGB
+    own = np.asarray(stain.to_od(images)) @ stain.HED_FROM_RGB
+    assert (np.abs(hed) <= features.JITTER * (1 + np.abs(own)) + 1e-3).all()
+
+
+def test_images_under_a_view_are_stored_rounded(folder, index):
+    got = features.seen_images(folder, index, SIZE, "normalised+flip")
+    expected = features.see(features.see(pictures(folder, index), "normalised"), "flip")
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got, np.rint(expected))
+    plain = features.seen_images(folder, index, SIZE, "identity")
+    np.testing.assert_array_equal(plain, pictures(folder, index))
 
 
 def test_tiles_make_up_the_image():

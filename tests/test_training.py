@@ -113,6 +113,28 @@ def test_prediction_pads_and_keeps_the_order():
     np.testing.assert_allclose(training.predict(model, IMAGES, rows, 2), expected, atol=1e-6)
 
 
+def test_a_random_copy_is_read_in_training_and_the_first_otherwise():
+    copies = np.stack([IMAGES, 255 - IMAGES], axis=1)
+    rows = np.arange(5)
+    np.testing.assert_array_equal(loop.copies(copies, rows), IMAGES[:5])
+    np.testing.assert_array_equal(loop.copies(IMAGES, rows, np.random.default_rng(0)), IMAGES[:5])
+    drawn = loop.copies(copies, np.zeros(100, int), np.random.default_rng(0))
+    first = (drawn == IMAGES[0]).all(axis=(1, 2, 3))
+    assert (drawn[~first] == 255 - IMAGES[0]).all()
+    assert 30 < first.sum() < 70
+    np.testing.assert_array_equal(training.predict(build(), copies, rows), outputs(build())[:5])
+    _, history = train(images=copies)
+    assert np.isfinite(history["val_loss"]).all()
+
+
+def test_views_are_averaged_in_prediction():
+    model, rows = build(), np.arange(7)
+    flipped = training.predict(model, IMAGES[:, :, ::-1], rows)
+    mean = (training.predict(model, IMAGES, rows) + flipped) / 2
+    got = training.predict(model, IMAGES, rows, views=("identity", "flip_lr"))
+    np.testing.assert_allclose(got, mean, atol=1e-6)
+
+
 def test_training_learns_and_reports_what_the_kept_weights_do(trained):
     model, history = trained
     assert list(history["epoch"]) == [1, 2, 3, 4]

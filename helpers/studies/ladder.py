@@ -125,6 +125,12 @@ def compare_rules(val, test):
     return pd.DataFrame(rows)
 
 
+def count_choices(choice):
+    """A row a protocol and model: in how many folds `rungs.choose` took it."""
+    counts = choice.groupby(["protocol", "model"]).size().rename("folds").reset_index()
+    return counts.assign(model=counts["model"].map(charts.spell))
+
+
 def network_name(backbone, size):
     """Name of a frozen network and the [height, width] px at which it sees images."""
     return f"{backbone} {size[1]}x{size[0]} px"

@@ -150,6 +150,12 @@ def choose(pool, candidates):
     return pd.DataFrame(rows)
 
 
+def by_fold(choice, values):
+    """{(protocol, fold): value}, the value in `values` of the model that `choice` names."""
+    keys = zip(choice["protocol"], choice["fold"], strict=True)
+    return {key: values[model] for key, model in zip(keys, choice["model"], strict=True)}
+
+
 def follow(pool, choice, name, end=""):
     """A pool: the predictions of the model that `choice` names for each fold, called `name`.
 
