@@ -19,7 +19,7 @@ from PIL import Image
 from helpers.data.images import parallel, pixel_hash, read_rgb
 from helpers.results import ROOT, resolve
 
-PREFIXES = ("images-", "features-", "maps-")  # of the file names in the cache
+PREFIXES = ("images-", "features-", "maps-", "seen-")  # of the file names in the cache
 RESERVE = 200e6  # bytes of the disk that the cache leaves free
 
 

@@ -54,9 +54,12 @@ def interval_plot(
 
     ``frame`` has value, ci_low and ci_high (missing: no whisker) and the columns named by ``rows``,
     ``marks`` (several dots in a row, told apart by colour and shape) and ``panels`` (one below the
-    other). The order is that of the frame. ``reference`` draws a dashed line: 0.5 for chance.
+    other). The order is that of the frame. ``reference`` draws a dashed line: 0.5 for chance. Of an
+    empty frame the figure says that there is nothing to show.
     """
     marks = marks or rows
+    if frame.empty:
+        return _nothing("No score is defined here: the test part lacks a class.")
     groups = list(frame.groupby(panels, sort=False)) if panels else [("", frame)]
     names = [str(name) for name in frame[marks].unique()]
     looks = look(names)
@@ -78,6 +81,14 @@ def interval_plot(
         for name, style in looks.items():
             axes[0, 0].plot([], [], style["marker"], color=style["color"], label=spell(name))
         legend_below(fig, axes[0, 0])
+    return fig
+
+
+def _nothing(why: str) -> Figure:
+    """Return a figure that says why there is nothing to show."""
+    fig, ax = plt.subplots(figsize=(7.5, 1))
+    ax.text(0.5, 0.5, why, ha="center", va="center")
+    ax.axis("off")
     return fig
 
 

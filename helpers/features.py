@@ -63,24 +63,27 @@ def frozen_features(
     return np.stack(columns, axis=1)
 
 
-def lower_maps(folder, index, size, backbone, weights, share, view="identity", batch_size=32):
-    """Feature maps where `models.cut` cuts the backbone: float16 (n, h, w, c), memory-mapped.
+def lower_maps(folder, index, size, backbone, weights, share, views=("identity",), batch_size=32):
+    """Feature maps where `models.cut` cuts the backbone: a list with one array for each view.
 
-    The lower blocks run once an image and view; the upper ones can then be trained for many epochs
-    and folds at a fraction of the cost. Arguments as in `frozen_features`; share as in
-    `models.cut`.
+    Arrays are float16 (n, h, w, c), memory-mapped. The lower blocks run once an image and view; the
+    upper ones can then be trained for many epochs and folds at a fraction of the cost. Arguments as
+    in `frozen_features`, but views keep the shape of images; share as in `models.cut`.
     """
     network = models.build_backbone(backbone, size, weights)
     lower, _ = models.cut(network, share)
-    key = f"{models.weights_key(backbone, weights, lambda: network)} {len(lower.operations)} {view}"
-    name = hashlib.sha256(f"{cache.images_key(index, size)} {backbone} {key}".encode()).hexdigest()
+    weighed = models.weights_key(backbone, weights, lambda: network)
     shape = (len(index), *lower.output_shape[1:])
 
-    def fill(target):
-        images = cache.load_images(folder, index, size)
-        _fill(target, lower.predict_on_batch, images, view, batch_size)
+    def maps(view):
+        def fill(target):
+            images = cache.load_images(folder, index, size)
+            _fill(target, lower.predict_on_batch, images, view, batch_size)
 
-    return cache.cached(cache.cache_folder() / f"maps-{name[:16]}.npy", shape, np.float16, fill)
+        key = _key("maps", index, size, view, backbone, weighed, str(len(lower.operations)))
+        return cache.cached(cache.cache_folder() / f"maps-{key}.npy", shape, np.float16, fill)
+
+    return [maps(view) for view in views]
 
 
 def seen_images(folder, index, size, view):
@@ -90,15 +93,20 @@ def seen_images(folder, index, size, view):
     """
     if view == "identity":
         return cache.load_images(folder, index, size)
-    name = hashlib.sha256(f"{cache.images_key(index, size)} {view}".encode()).hexdigest()[:16]
 
     def fill(target):
         images = cache.load_images(folder, index, size)
         _fill(target, np.rint, images, view, batch_size=32)
 
-    return cache.cached(
-        cache.cache_folder() / f"seen-{name}.npy", (len(index), *size, 3), np.uint8, fill
-    )
+    file = cache.cache_folder() / f"seen-{_key('seen', index, size, view)}.npy"
+    return cache.cached(file, (len(index), *size, 3), np.uint8, fill)
+
+
+def _key(kind, index, size, view, *parts):
+    """Key of what is computed from a view of images: their pixels and order, size, view, parts."""
+    stain = f"{JITTER} {TYPICAL_OD}"  # what the views of other stain are made with
+    parts = [kind, cache.images_key(index, size), view, stain, *parts]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def see(images, view):
@@ -138,8 +146,7 @@ def smallest_side(size, views=("identity",)):
 
 def features_key(index, size, network, view):
     """Key of the content: pixels of the rows, size, backbone, weights and view."""
-    parts = ["features 1", cache.images_key(index, size), network.name, network.key(), view]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return _key("features", index, size, view, network.name, network.key())
 
 
 class _Network:

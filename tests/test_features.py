@@ -167,7 +167,7 @@ def test_errors_come_before_any_work(folder, index):
 
 
 def test_lower_maps_lead_to_the_same_features(folder, index):
-    maps = features.lower_maps(folder, index, SIZE, NAME, "imagenet", 0.1, batch_size=2)
+    [maps] = features.lower_maps(folder, index, SIZE, NAME, "imagenet", 0.1, batch_size=2)
     assert maps.dtype == np.float16
     _, upper = models.cut(models.build_backbone(NAME, SIZE), 0.1)
     got = upper.predict(np.float32(maps), verbose=0).mean(axis=(1, 2))

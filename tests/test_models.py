@@ -278,7 +278,8 @@ def test_cut_needs_a_share(lite, share):
 def test_classifier_starts_as_the_probe_and_keeps_batch_norm_statistics(images):
     network = models.build_backbone(LITE0, (64, 96))
     coef = np.random.default_rng(0).normal(size=1280)
-    model = models.classifier(network, coef=coef, bias=0.5)
+    model = models.classifier(network)
+    models.set_head(model, coef, 0.5)
     pooled = network.predict(images, verbose=0).mean((1, 2))
     expected = 1 / (1 + np.exp(-(pooled @ coef + 0.5)))
     np.testing.assert_allclose(model.predict(images, verbose=0)[:, 0], expected, atol=1e-4)

@@ -114,7 +114,7 @@ def test_prediction_pads_and_keeps_the_order():
 
 
 def test_a_random_copy_is_read_in_training_and_the_first_otherwise():
-    copies = np.stack([IMAGES, 255 - IMAGES], axis=1)
+    copies = [IMAGES, 255 - IMAGES]
     rows = np.arange(5)
     np.testing.assert_array_equal(loop.copies(copies, rows), IMAGES[:5])
     np.testing.assert_array_equal(loop.copies(IMAGES, rows, np.random.default_rng(0)), IMAGES[:5])
@@ -133,6 +133,28 @@ def test_views_are_averaged_in_prediction():
     mean = (training.predict(model, IMAGES, rows) + flipped) / 2
     got = training.predict(model, IMAGES, rows, views=("identity", "flip_lr"))
     np.testing.assert_allclose(got, mean, atol=1e-6)
+
+
+def test_the_rate_can_decay_over_more_epochs_than_are_run(trained):
+    _, history = train(epochs=2, decay_epochs=OPTIONS["epochs"])
+    np.testing.assert_array_equal(history["loss"], trained[1]["loss"][:2])
+    np.testing.assert_array_equal(history["learning_rate"], trained[1]["learning_rate"][:2])
+
+
+def test_a_model_that_is_trained_again_from_the_same_weights_does_the_same(trained):
+    """The compiled training is kept: nothing of the first may reach the second."""
+    model = build()
+    start = training.values(model.variables)
+    _, first = train(model)
+    kept = loop.trainer.cache_info().hits
+    training.assign(model.variables, start)
+    _, second = train(model, augment=None)
+    training.assign(model.variables, start)
+    _, third = train(model, augment=None)
+    assert loop.trainer.cache_info().hits == kept + 1
+    assert first.equals(trained[1])
+    assert third.equals(second)
+    assert not second.equals(first)
 
 
 def test_training_learns_and_reports_what_the_kept_weights_do(trained):

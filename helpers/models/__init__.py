@@ -115,12 +115,10 @@ def cut(model, share):
     return keras.Model(model.input, bridge), keras.Model(bridge, model.output)
 
 
-def classifier(part, outputs=1, dropout=0.2, coef=None, bias=None):
+def classifier(part, outputs=1, dropout=0.2):
     """Global average pooling, dropout and a logistic head on `part`, batch-norm statistics kept.
 
-    part: a backbone or the upper part of one. coef (d, outputs) and bias (outputs,): where the
-    head starts, as from a linear probe (Kumar et al. 2022); None: at random. The pooled features
-    are those of the probe, so the network starts as good as the probe.
+    part: a backbone or the upper part of one. The head starts at random; see `set_head`.
     """
     for layer in part.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -129,10 +127,18 @@ def classifier(part, outputs=1, dropout=0.2, coef=None, bias=None):
     x = keras.layers.Dropout(dropout, name="dropout")(x)
     activation = "sigmoid" if outputs == 1 else "softmax"
     head = keras.layers.Dense(outputs, activation=activation, dtype="float32", name="logistic")
-    model = keras.Model(part.input, head(x))
-    if coef is not None:
-        head.set_weights([np.reshape(coef, (-1, outputs)), np.reshape(bias, outputs)])
-    return model
+    return keras.Model(part.input, head(x))
+
+
+def set_head(model, coef, bias):
+    """Set the head of a `classifier`: coef (d,) or (d, outputs), bias () or (outputs,).
+
+    With those of a linear probe (Kumar et al. 2022) on the same pooled features, the network starts
+    as good as the probe.
+    """
+    outputs = model.output_shape[-1]
+    head = [np.reshape(coef, (-1, outputs)), np.reshape(bias, outputs)]
+    model.get_layer("logistic").set_weights(head)
 
 
 def images_per_second(name, image_size, weights="imagenet", n=64):

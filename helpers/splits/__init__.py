@@ -197,6 +197,7 @@ def fold_rows(index, splits, protocol, folds=None):
     """List of (fold, train, val, test): integer positions of rows of `index`, in its order.
 
     folds: the fold numbers wanted; None or empty: all. ValueError for one that does not exist.
+    Folds of which the index has no test image are left out; ValueError where that leaves none.
     """
     mine = splits[splits["protocol"] == protocol]
     there = sorted(int(k) for k in mine["fold"].unique())
@@ -208,5 +209,11 @@ def fold_rows(index, splits, protocol, folds=None):
     for k in folds or there:
         rows = mine[(mine["fold"] == k) & mine["image_id"].isin(place.index)]
         at = place.loc[rows["image_id"]].to_numpy()
-        out.append((k, *(np.sort(at[(rows["role"] == role).to_numpy()]) for role in ROLES)))
+        parts = [np.sort(at[(rows["role"] == role).to_numpy()]) for role in ROLES]
+        if len(parts[-1]):
+            out.append((k, *parts))
+    if not out:
+        raise ValueError(
+            f"{protocol}: folds {folds or there} test none of these {len(index)} images."
+        )
     return out

@@ -27,12 +27,19 @@ def ladder_table(overall, val, models, seconds):
             mine = overall[overall["model"].eq(model) & overall["protocol"].eq(protocol)]
             checked = val[val["model"].eq(model) & val["protocol"].eq(protocol)]
             row = {"split": label(protocol), "model": charts.spell(model)}
-            row |= {"validation loss": patient_loss(checked), "validation AUC": known_auc(checked)}
+            row["validation loss"] = over_seeds(checked, patient_loss)
+            row["validation AUC"] = over_seeds(checked, known_auc)
             for name, (level, metric) in SCORES.items():
                 found = mine[mine["level"].eq(level) & mine["metric"].eq(metric)]
                 row[name] = metrics.as_text(found.iloc[0]) if len(found) else "–"
             rows.append(row | {"seconds": seconds.get(model, np.nan)})
     return pd.DataFrame(rows)
+
+
+def over_seeds(predictions, score):
+    """Mean of score(predictions of a seed) over the seeds; NaN for an empty table."""
+    found = [score(part) for _, part in predictions.groupby("seed")]
+    return float(np.mean(found)) if found else np.nan
 
 
 def known_auc(val):
@@ -110,13 +117,21 @@ def tell_spread(test, models, protocol):
     return f"AUC of patients over seeds: {', '.join(said)}." if said else "One seed was trained."
 
 
-def compare_rules(val, test):
-    """A row a rule that combines a patient's images: loss and balanced accuracy on both parts."""
+def by_rule(pool):
+    """[validation, test]: a row a patient, fold and rule; the rule stands as the model."""
+    return [
+        pd.concat([decisions.aggregate(t, rule).assign(model=rule) for rule in decisions.RULES])
+        for t in pool
+    ]
+
+
+def compare_rules(pool):
+    """A row a rule of `by_rule`: loss and balanced accuracy of patients on both parts."""
     rows = []
     for rule in decisions.RULES:
         row = {"rule": rule}
-        for role, frame in (("validation", val), ("test", test)):
-            patients = decisions.aggregate(frame, rule)
+        for role, frame in zip(("validation", "test"), pool, strict=True):
+            patients = frame[frame["model"] == rule]
             truth = patients["tumor_class"].eq("malignant")
             right = patients["p_malignant"].ge(0.5) == truth
             row[f"{role} loss"] = patient_loss(patients)
@@ -129,6 +144,12 @@ def count_choices(choice):
     """A row a protocol and model: in how many folds `rungs.choose` took it."""
     counts = choice.groupby(["protocol", "model"]).size().rename("folds").reset_index()
     return counts.assign(model=counts["model"].map(charts.spell))
+
+
+def tell_counts(counts):
+    """A sentence from a Series of numbers of folds: "mean in 4 folds, top in 1 fold."."""
+    said = [f"{name} in {n} fold{'s' * (n != 1)}" for name, n in counts.items()]
+    return f"{', '.join(said)}."
 
 
 def network_name(backbone, size):

@@ -15,6 +15,7 @@ from helpers import layers
 from helpers.probe import patient_weights
 from helpers.training import checkpoint as checkpoints
 from helpers.training import loop
+from helpers.training.checkpoint import assign, values  # noqa: F401, for those who train again
 
 
 def set_seed(seed, deterministic=True):
@@ -76,6 +77,7 @@ def fit(
     epochs,
     batch_size=32,
     learning_rate=1e-3,
+    decay_epochs=None,
     weight_decay=1e-4,
     warmup=0.1,
     augment=None,
@@ -91,19 +93,23 @@ def fit(
     """Train model in place and leave the weights of its best validation epoch in it.
 
     model: ends in probabilities, 1 output (sigmoid) for y in {0, 1}, else one a class (softmax).
-    images: (n, height, width, 3), an array or a memory map, read batch by batch as it is; or
-    (n, copies, height, width, 3): a random copy is read each time, validation reads the first.
+    images: (n, height, width, 3), an array or a memory map, read batch by batch as it is; or a list
+    of such arrays, copies: a random copy of each image is read each time, validation reads the
+    first.
     y: int (n,). weights: (n,) as from balanced_weights, or None.
     rows_val may be empty: then all epochs are run and the last weights are kept.
-    learning_rate: peak of a cosine decay to 0, after a linear warm-up over that share of steps.
-    augment: layer before the model while training (layers.augmentation), or None.
+    learning_rate: peak of a cosine decay, after a linear warm-up over that share of steps; it gets
+    to 0 after `decay_epochs`, None: after `epochs`.
+    augment: layer before the model while training (layers.augmentation), or None. Its random draws
+    start from seed, and those of dropout in the model.
     sampling: "shuffle", each image once an epoch, weights in the loss; "balanced", drawn with
     the weights as probabilities (patient-balanced sampling), all the same in the loss.
     ema: momentum of the average of weights that is validated and kept; None for none. Its window
     is cut to half an epoch, so that a short run is not dominated by the initial weights.
     patience: epochs without a better validation loss before it stops; None: never.
     checkpoint: file (.npz), replaced atomically after each epoch. Where it exists, training goes
-    on from it, to the same result as without a break; if it is finished, nothing is trained.
+    on from it; if it is finished, nothing is trained. Under TensorFlow and JAX the result is the
+    same as without a break (torch draws dropout from a state that is not kept).
     jit_compile: XLA, as in keras.Model.compile. verbose: 0, or 2 for one line an epoch.
 
     Returns the history, a row an epoch: epoch (from 1), loss, accuracy, val_loss, val_accuracy
@@ -111,22 +117,37 @@ def fit(
     Raises FloatingPointError when the loss is not finite, ValueError for wrong arguments.
     """
     rows_train, rows_val = np.asarray(rows_train, int), np.asarray(rows_val, int)
-    weights = np.ones(len(images), "float32") if weights is None else np.float32(weights)
+    weights = np.ones(len(y), "float32") if weights is None else np.float32(weights)
     targets = _targets(y, model.output_shape[-1])
     _check(model, epochs, rows_train, weights, sampling, augment)
     steps = -(-len(rows_train) // batch_size)
-    trainer = _wrap(model, images, augment)
     momentum = ema and min(ema, max(0.0, 1 - 2 / steps))
-    trainer.compile(
-        loop.optimizer(learning_rate, weight_decay, warmup, steps * epochs, momentum),
-        loop.loss(targets.shape[1], label_smoothing),
-        weighted_metrics=["accuracy"],
-        jit_compile=jit_compile,
+    first = loop.copies(images, rows_train[:1])
+    trainer, fresh = loop.trainer(
+        model,
+        (*first.shape[1:], first.dtype.name),
+        augment,
+        tuple(map(id, model.trainable_variables)),
+        (learning_rate, weight_decay, warmup, steps * (decay_epochs or epochs), momentum),
+        label_smoothing,
+        jit_compile,
     )
-    trainer.optimizer.build(trainer.trainable_variables)
-    settings = [epochs, batch_size, learning_rate, weight_decay, warmup, sampling, ema]
+    assign(trainer.optimizer.variables, fresh)
+    states = [v for v in trainer.variables if v.name == "seed_generator_state"]
+    for number, state in enumerate(states):
+        state.assign(np.array([seed + number, 0], "uint32"))
+    settings = [
+        epochs,
+        decay_epochs,
+        batch_size,
+        learning_rate,
+        weight_decay,
+        warmup,
+        sampling,
+        ema,
+    ]
     settings += [label_smoothing, patience, seed, [v.shape for v in trainer.trainable_variables]]
-    arrays = [rows_train, rows_val, targets, weights, images[rows_train[:1]]]
+    arrays = [rows_train, rows_val, targets, weights, first]
     epoch_end = loop.EpochEnd(
         lambda: _validate(model, images, rows_val, targets, weights, batch_size),
         patience,
@@ -172,12 +193,6 @@ def _check(model, epochs, rows_train, weights, sampling, augment):
         raise ValueError("the weights of the training images add up to 0 or NaN")
     if augment and "int" in keras.backend.standardize_dtype(model.inputs[0].dtype):
         raise ValueError("augmented images are float: give the model an Input of dtype float32")
-
-
-def _wrap(model, images, augment):
-    """The augmentation and the model as one, sharing the model's weights."""
-    first = keras.Input(images.shape[-3:], dtype=images.dtype.name)
-    return keras.Sequential([first, augment, model] if augment else [first, model])
 
 
 def _validate(model, images, rows, targets, weights, batch_size):

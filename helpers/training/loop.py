@@ -4,6 +4,7 @@ Used by training.fit, which documents the arguments.
 """
 
 import time
+from functools import lru_cache
 
 import keras
 import numpy as np
@@ -34,11 +35,33 @@ def loss(outputs, label_smoothing):
 
 
 def copies(images, rows, rng=None):
-    """Images at rows: as they are (n, h, w, c), or of (n, copies, h, w, c) the first or, with rng,
-    a random copy of each."""
-    if images.ndim == 4:
+    """Images at rows (n,); of a list of copies the first, or with rng a random copy of each."""
+    if not isinstance(images, list):
         return images[rows]
-    return images[rows, rng.integers(images.shape[1], size=len(rows)) if rng else 0]
+    if rng is None:
+        return images[0][rows]
+    picks = rng.integers(len(images), size=len(rows))
+    return np.stack([images[pick][row] for pick, row in zip(picks, rows, strict=True)])
+
+
+@lru_cache(maxsize=16)
+def trainer(model, read, augment, trained, rates, label_smoothing, jit_compile):
+    """(augmentation and model as one, compiled; the values of its optimizer before training).
+
+    read: height, width, channels and dtype of the images; trained: what tells the variables that
+    are trained; rates: arguments of `optimizer`. It shares the weights of the model. Kept, since
+    TensorFlow never gives back the memory of a compiled training, and compiling takes a second.
+    """
+    first = keras.Input(read[:3], dtype=read[3])
+    both = keras.Sequential([first, augment, model] if augment else [first, model])
+    both.compile(
+        optimizer(*rates),
+        loss(model.output_shape[-1], label_smoothing),
+        weighted_metrics=["accuracy"],
+        jit_compile=jit_compile,
+    )
+    both.optimizer.build(both.trainable_variables)
+    return both, checkpoints.values(both.optimizer.variables)
 
 
 def batches(images, rows, targets, weights, batch_size, sampling, seed, epoch):
