@@ -162,6 +162,8 @@ def test_every_rung_is_climbed_and_tests_each_image_once(start, smoke_run):
     assert not len(both), "a patient is known and tested in the same fold"
     p = test["p_malignant"]
     assert p.between(0, 1).all()
+    selected = test[test["model"] == "selected"]
+    assert set(selected["seed"]) == {0}, "folds with different seeds are not one pooled score"
     plain, viewed = (
         test[test["model"] == m].set_index(keys[1:]) for m in ("balanced", "test_views")
     )

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from test_rungs import predictions
 
-from helpers.studies import ladder
+from helpers.studies import ladder, rungs
 
 
 def test_the_baseline_is_cut_to_images_and_folds_that_are_tested():
@@ -65,6 +65,41 @@ def test_validation_auc_is_the_mean_over_folds():
     ])  # fmt: skip
     assert ladder.known_auc(val) == pytest.approx(0.5)
     assert np.isnan(ladder.known_auc(val[val["fold"].eq(3)]))
+
+
+def test_rules_are_compared_and_chosen_for_each_fold():
+    """Patient a has images 0.4 and 0.6: the mean says 0.5, the majority 0.5, the top 0.6."""
+    val = pd.concat([
+        predictions("m", {("a", "benign"): 0.4, ("b", "malignant"): 0.9}),
+        predictions("m", {("a", "benign"): 0.6}).assign(image_id="other"),
+    ])  # fmt: skip
+    pool = ladder.by_rule([val, val])
+    found = ladder.compare_rules(pool).set_index("rule")
+    assert found.loc["mean", "validation loss"] == pytest.approx(
+        -(np.log(0.5) + np.log(0.9)) / 2, abs=1e-9
+    )
+    assert found.loc["top", "test loss"] == pytest.approx(-(np.log(0.4) + np.log(0.9)) / 2)
+    best = rungs.choose(pool, ["top", "mean"])
+    assert best["model"].tolist() == ["mean"]
+    assert ladder.tell_counts(best["model"].value_counts()) == "mean in 1 fold."
+
+
+def test_scores_of_seeds_are_averaged_not_their_predictions():
+    sure = predictions("m", {("a", "benign"): 0.1})
+    frame = pd.concat([sure, sure.assign(seed=1, p_malignant=0.9)])
+    expected = -(np.log(0.9) + np.log(0.1)) / 2
+    assert ladder.over_seeds(frame, rungs.patient_loss) == pytest.approx(expected)
+    assert np.isnan(ladder.over_seeds(frame[:0], rungs.patient_loss))
+
+
+def test_candidates_stand_with_speed_and_scores():
+    good = predictions("a", {("a", "benign"): 0.1, ("b", "malignant"): 0.9})
+    bad = predictions("b", {("a", "benign"): 0.9, ("b", "malignant"): 0.1})
+    both = pd.concat([good, bad])
+    cost = ladder.cost_table([both, both], ["a", "b"], [10.0, 20.0], "accession", 20, 0)
+    assert cost["value"].tolist() == [1.0, 0.0]
+    assert cost["images per second"].tolist() == [10.0, 20.0]
+    assert cost["validation loss"].is_monotonic_increasing
 
 
 def test_the_spread_over_seeds_is_told_for_models_with_several():

@@ -120,6 +120,11 @@ def test_a_missing_interval_has_no_whisker_and_no_number():
     assert not [word for word in text if "nan" in word.replace("malignant", "")]
 
 
+def test_intervals_of_nothing_say_so():
+    fig = charts.interval_plot(pd.DataFrame(columns=["model", "value", "ci_low", "ci_high"]))
+    assert "No score is defined" in fig.axes[0].texts[0].get_text()
+
+
 def test_confusion_shows_counts_and_shares_and_leaves_an_empty_class_blank():
     text = words(charts.confusion(np.array([[3, 1], [0, 0]]), ["benign", "malignant"]))
     assert {"3\n75%", "1\n25%", "benign (n=4)", "malignant (n=0)"} <= set(text)

@@ -87,6 +87,7 @@ def test_parameter_check_passes_right_values():
         (True, int, {}, "type int"),
         (40, list, {}, "type list"),
         ([50], list, {"allowed": (40, 100)}, "50 is not allowed. Choose from 40, 100"),
+        ([], list, {"filled": True}, "at least one value is needed"),
         (0, int, {"minimum": 1}, "least allowed value is 1"),
         (2.0, float, {"maximum": 1}, "largest allowed value is 1"),
     ],

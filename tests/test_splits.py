@@ -190,6 +190,15 @@ def test_fold_rows_cover_the_index_and_refuse_unknown_folds():
         splits.fold_rows(INDEX, PLAN, "accession", [9])
 
 
+def test_folds_without_a_test_image_at_hand_are_left_out():
+    """A patient left out who has no image of the magnification that is studied."""
+    tested = set(PLAN.query("protocol == 'accession' and fold == 2 and role == 'test'")["image_id"])
+    some = INDEX[~INDEX["image_id"].isin(tested)].reset_index(drop=True)
+    assert 2 not in [fold for fold, *_ in splits.fold_rows(some, PLAN, "accession")]
+    with pytest.raises(ValueError, match=r"folds \[2\] test none of these"):
+        splits.fold_rows(some, PLAN, "accession", [2])
+
+
 def test_labels_carry_the_word():
     said = [splits.label(name) for name in splits.PROTOCOLS]
     assert said == ["accession", "official (leaky)", "slide (leaky)", "image (leaky)"]
