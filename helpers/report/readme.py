@@ -8,6 +8,7 @@ reports/sample-metrics.csv.
 import base64
 import re
 import sys
+from itertools import product
 from pathlib import Path
 
 from helpers import metrics
@@ -15,6 +16,7 @@ from helpers.charts import spell
 from helpers.report import pages
 from helpers.results import ROOT, read_table, write_atomic
 from helpers.splits import PROTOCOLS, label
+from helpers.studies import ladder, rungs
 
 FIGURES = ("01_eda", "02_patient_split")  # whose key figure the README shows
 SUFFIXES = {"image/png": "png", "image/jpeg": "jpg"}
@@ -23,10 +25,10 @@ COLUMNS = {
     "AUC, patients": ("accession", "auc"),
     "Balanced accuracy, patients": ("accession", "balanced_accuracy"),
 }
-MODELS = (
-    ("02_patient_split", ("probe",)),
-    ("03_baseline_cnn", None),
-    ("04_transfer_learning", None),
+ROWS = (
+    ("02_patient_split", ("probe",), PROTOCOLS),
+    ("03_baseline_cnn", ladder.FLOOR, ("accession",)),
+    ("04_transfer_learning", (*rungs.RUNGS, "selected", "selected_threshold"), ("accession",)),
 )
 
 
@@ -59,15 +61,14 @@ def sample_table(frame) -> str:
     """Markdown table of malignancy scores over all magnifications, a row a model and split."""
     frame = frame[(frame["task"] == "malignancy") & (frame["magnification"].astype(str) == "all")]
     lines = [f"| Notebook | Model | Split | {' | '.join(COLUMNS)} |", "| --- " * 6 + "|"]
-    for notebook, models in MODELS:
+    for notebook, models, protocols in ROWS:
         mine = frame[frame["notebook"] == notebook]
-        for model in models or mine["model"].drop_duplicates():
-            for protocol in PROTOCOLS if models else ("accession",):
-                rows = mine[(mine["model"] == model) & (mine["protocol"] == protocol)]
-                if len(rows):
-                    cells = [cell(rows, *which) for which in COLUMNS.values()]
-                    head = [notebook[:2], spell(model), label(protocol)]
-                    lines.append(f"| {' | '.join(head + cells)} |")
+        for model, protocol in product(models, protocols):
+            rows = mine[(mine["model"] == model) & (mine["protocol"] == protocol)]
+            if len(rows):
+                cells = [cell(rows, *which) for which in COLUMNS.values()]
+                head = [notebook[:2], spell(model), label(protocol)]
+                lines.append(f"| {' | '.join(head + cells)} |")
     return "\n".join(lines)
 
 
