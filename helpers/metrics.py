@@ -232,12 +232,13 @@ def score(frame, task, protocol, level, n_boot=2000, seed=0):
 
 @threadpool_limits.wrap(limits=1)  # small products: several threads only get in each other's way
 def evaluate(predictions, notebook, n_boot=2000, seed=0):
-    """Rows of metrics.csv for every model, task, protocol, magnification and level.
+    """Rows of metrics.csv for every model (as they appear), task, protocol, magnification, level.
 
     predictions: columns of the contract (PREDICTION_COLUMNS; P_TYPES where the task is tumor_type).
     """
     out = []
-    for (model, task, protocol), frame in predictions.groupby(["model", "task", "protocol"]):
+    keys = ["model", "task", "protocol"]
+    for (model, task, protocol), frame in predictions.groupby(keys, sort=False):
         parts = {ALL: frame, **{str(m): part for m, part in frame.groupby("magnification")}}
         for magnification, part in parts.items():
             for level in LEVELS:
