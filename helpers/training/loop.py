@@ -48,11 +48,11 @@ def copies(images, rows, rng=None):
 def trainer(model, read, augment, trained, rates, label_smoothing, jit_compile):
     """(augmentation and model as one, compiled; the values of its optimizer before training).
 
-    read: height, width, channels and dtype of the images; trained: what tells the variables that
+    read: shape and dtype of an image; trained: what tells the variables that
     are trained; rates: arguments of `optimizer`. It shares the weights of the model. Kept, since
     TensorFlow never gives back the memory of a compiled training, and compiling takes a second.
     """
-    first = keras.Input(read[:3], dtype=read[3])
+    first = keras.Input(read[:-1], dtype=read[-1])
     both = keras.Sequential([first, augment, model] if augment else [first, model])
     both.compile(
         optimizer(*rates),
