@@ -30,7 +30,7 @@ PALETTE = {
 }
 CLASS_COLORS = {"benign": "#0072B2", "malignant": "#D55E00"}
 INK, REFERENCE = "#222222", "#666666"
-SHAPES = dict(zip(PALETTE, "Xv^osDPh<>p*d1+", strict=True))
+SHAPES = dict(zip(PALETTE, "Xv^osDPh<>p*d8H", strict=True))
 OTHER_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 OTHER_SHAPES = "oDs^vPX"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
