@@ -69,11 +69,9 @@ def matmul_rate(side=2048, repeats=8):
 
 def trainer_of(model, augment, images, jit_compile):
     """The model as training.fit compiles it, behind its augmentation."""
-    first = keras.Input(images.shape[1:], dtype="uint8")
-    trainer = keras.Sequential([first, augment, model] if augment else [first, model])
-    optimizer = loop.optimizer(1e-3, 1e-4, 0.1, 1000, 0.99)
-    trainer.compile(optimizer, "binary_crossentropy", jit_compile=jit_compile)
-    return trainer
+    read = (*images.shape[1:], images.dtype.name)
+    rates = (1e-3, 1e-4, 0.1, 1000, 0.99)
+    return loop.trainer(model, read, augment, None, rates, 0.0, jit_compile)[0]
 
 
 def alone(model, images, jit_compile="auto"):
@@ -84,7 +82,7 @@ def alone(model, images, jit_compile="auto"):
 
     def job():
         for _ in range(STEPS):
-            loss = trainer.train_on_batch(x, y)
+            loss, _ = trainer.train_on_batch(x, y)
         float(loss)
         return STEPS * BATCH
 
