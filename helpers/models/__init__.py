@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
-from helpers.models import lite0
+from helpers.models import lite
 from helpers.results import resolve
 
 SMALLEST = 32  # px; the backbones shrink an image 32 times
@@ -26,14 +26,14 @@ def _application_modules():
     return {name: homes.get(name, keras.applications.mobilenet_v3) for name in names}
 
 
-BACKBONES = (LITE0, *sorted(_application_modules()))
+BACKBONES = (*lite.SCALES, *sorted(_application_modules()))
 
 
 def build_backbone(name, image_size, weights="imagenet"):
     """A frozen-ready, flat `keras.Model` from raw images to feature maps.
 
     name: one of BACKBONES. image_size: [height, width] px; None for any, as in (None, None).
-    weights: "imagenet", the path of a file of this backbone (.weights.h5, .h5; .pth for Lite0; a
+    weights: "imagenet", the path of a file of this backbone (.weights.h5, .h5; .pth for Lite; a
     relative one from the repository root), or "none" for random ones, the same each time, as the
     seeds of dropout in the backbone are. The model takes (n, height, width, 3) in 0 to 255, uint8
     or float, and gives float32 (n, h, w, channels); preprocessing is inside the graph.
@@ -42,12 +42,12 @@ def build_backbone(name, image_size, weights="imagenet"):
     check_backbone(name, image_size, weights)
     inputs = keras.Input((*image_size, 3), name="images")
     with _same_seeds():
-        if name == LITE0:
-            model = keras.Model(inputs, lite0.build(inputs), name="efficientnet_lite0")
+        if name in lite.SCALES:
+            model = keras.Model(inputs, lite.build(name, inputs), name=name.lower())
         else:
             model = _application(name, inputs, image_size, weights)
-    if name == LITE0 and weights == "imagenet":
-        lite0.load_state(model, _pinned(lite0.weights_file()))
+    if name in lite.SCALES and weights == "imagenet":
+        lite.load_state(name, model, _pinned(name))
     if weights not in ("imagenet", "none"):
         _load_file(model, name, resolve(weights))
     return model
@@ -74,19 +74,19 @@ def weights_key(name, weights, build=None):
 
     build is called only where no file is pinned: for random weights and for keras.applications.
     """
-    if weights == "imagenet" and name == LITE0:
-        return lite0.WEIGHTS_SHA256[:16]
+    if weights == "imagenet" and name in lite.SCALES:
+        return lite.WEIGHTS_SHA256[name][:16]
     if weights not in ("imagenet", "none"):
-        return lite0.sha256(resolve(weights))[:16]
+        return file_sha256(resolve(weights))[:16]
     parts = [keras.ops.convert_to_numpy(value).tobytes() for value in build().variables]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
-def imagenet_classifier(image_size):
-    """EfficientNet-Lite0 with its head of 1,000 ImageNet classes; gives logits."""
+def imagenet_classifier(name, image_size):
+    """An EfficientNet-Lite with its head of 1,000 ImageNet classes; gives logits."""
     inputs = keras.Input((*image_size, 3), name="images")
-    model = keras.Model(inputs, lite0.build(inputs, classes=1000))
-    lite0.load_state(model, _pinned(lite0.weights_file()))
+    model = keras.Model(inputs, lite.build(name, inputs, classes=1000))
+    lite.load_state(name, model, _pinned(name))
     return model
 
 
@@ -141,6 +141,12 @@ def set_head(model, coef, bias):
     model.get_layer("logistic").set_weights(head)
 
 
+def file_sha256(path):
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def images_per_second(name, image_size, weights="imagenet", n=64):
     """Images that a frozen backbone takes in a second on this machine, from memory, in batches."""
     network = build_backbone(name, image_size, weights)
@@ -183,7 +189,7 @@ def _application(name, inputs, image_size, weights):
 def _load_file(model, name, path):
     try:
         if path.suffix == ".pth":
-            lite0.load_state(model, path)
+            lite.load_state(name, model, path)
         else:
             with warnings.catch_warnings():  # of Keras's second list of the same layers, not saved
                 warnings.filterwarnings("ignore", "Skipping nested container")
@@ -196,7 +202,8 @@ def _load_file(model, name, path):
         ) from None
 
 
-def _pinned(path):
-    if lite0.sha256(path) != lite0.WEIGHTS_SHA256:
+def _pinned(name):
+    path = lite.weights_file(name)
+    if file_sha256(path) != lite.WEIGHTS_SHA256[name]:
         raise ValueError(f"{path} is not the released file: its SHA-256 is not the pinned one")
     return path
