@@ -3,7 +3,8 @@
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from helpers.metrics import ALL, distributions, interval
+from helpers.bootstrap import interval
+from helpers.metrics import ALL, distributions
 
 
 def select(predictions, model, task=None, protocol=None, magnification=ALL):

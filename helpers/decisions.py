@@ -11,7 +11,8 @@ import pandas as pd
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
-from helpers.metrics import N_BINS, interval, resamples
+from helpers.bootstrap import group_sums, interval, ratio_intervals
+from helpers.metrics import N_BINS
 
 RULES = ("mean", "logodds", "majority", "top")
 EDGE = 1e-6  # probabilities are kept this far from 0 and 1 before the logarithm
@@ -27,20 +28,6 @@ def _arrays(p, y):
     return p, y
 
 
-def _group_sums(accession, values, n_boot, seed):
-    """Sums of `values` (n, k) over the accessions of each resample: (1 + n_boot, k)."""
-    names, codes = np.unique(np.asarray(accession), return_inverse=True)
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, codes, values)
-    return resamples(len(names), n_boot, seed) @ sums
-
-
-def _ratio_intervals(above, below):
-    """(low, high) float64 (k,) of the ratio of resampled sums; NaN where it is never defined."""
-    ratio = np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
-    return np.array([interval(column) for column in ratio.T]).T
-
-
 def reliability(p, y, accession=None, n_bins=N_BINS, n_boot=2000, seed=0):
     """Observed against predicted share of malignant: a row a bin of equal width that holds a row.
 
@@ -54,8 +41,8 @@ def reliability(p, y, accession=None, n_bins=N_BINS, n_boot=2000, seed=0):
     used = n > 0
     low, high = np.full((2, n_bins), np.nan)
     if accession is not None:
-        sums = _group_sums(accession, np.hstack([inside * y[:, None], inside]), n_boot, seed)
-        low, high = _ratio_intervals(sums[:, :n_bins], sums[:, n_bins:])
+        sums = group_sums([*(inside * y[:, None]).T, *inside.T], accession, n_boot, seed)
+        low, high = ratio_intervals(sums[:, :n_bins], sums[:, n_bins:])
     edges = np.linspace(0, 1, n_bins + 1)
     return pd.DataFrame(
         {
@@ -127,8 +114,8 @@ def at_threshold(p, y, threshold, accession=None, n_boot=2000, seed=0):
     for metric, (right, all_) in pairs.items():
         low = high = np.nan
         if all_.sum() and accession is not None:
-            sums = _group_sums(accession, np.stack([right, all_], axis=1), n_boot, seed)
-            low, high = _ratio_intervals(sums[:, :1], sums[:, 1:])[:, 0]
+            sums = group_sums([right, all_], accession, n_boot, seed)
+            low, high = ratio_intervals(sums[:, :1], sums[:, 1:])[:, 0]
         if all_.sum():
             out.append((metric, right.sum() / all_.sum(), low, high, int(all_.sum())))
     return pd.DataFrame(out, columns=["metric", "value", "ci_low", "ci_high", "n"])
@@ -147,7 +134,7 @@ def decision_curve(p, y, thresholds=None, accession=None, n_boot=2000, seed=0):
     table = {"threshold": t, "net_benefit": benefit.mean(axis=0)}
     table |= {"treat_all": y.mean() - (1 - y.mean()) * odds, "treat_none": 0.0}
     if accession is not None:
-        sums = _group_sums(accession, np.column_stack([benefit, np.ones(len(p))]), n_boot, seed)
+        sums = group_sums([*benefit.T, np.ones(len(p))], accession, n_boot, seed)
         means = sums[:, :-1] / sums[:, -1:]
         table["ci_low"], table["ci_high"] = np.array([interval(column) for column in means.T]).T
     return pd.DataFrame(table)
@@ -185,8 +172,8 @@ def _risk_intervals(certainty, wrong, levels, accession, n_boot, seed, most=200)
     """Intervals of the risk at up to `most` of the levels, interpolated between them."""
     chosen = np.unique(np.linspace(0, len(levels) - 1, min(most, len(levels))).astype(int))
     kept = (certainty[:, None] >= levels[chosen]).astype(float)
-    sums = _group_sums(accession, np.hstack([kept * wrong[:, None], kept]), n_boot, seed)
-    low, high = _ratio_intervals(sums[:, : len(chosen)], sums[:, len(chosen) :])
+    sums = group_sums([*(kept * wrong[:, None]).T, *kept.T], accession, n_boot, seed)
+    low, high = ratio_intervals(sums[:, : len(chosen)], sums[:, len(chosen) :])
     place = np.arange(len(levels))
     return np.interp(place, chosen, low), np.interp(place, chosen, high)
 

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
+from helpers.bootstrap import interval, resamples
 from helpers.data import TUMOR_TYPES
 from helpers.results import METRIC_COLUMNS
 from helpers.splits import LEAKY
@@ -65,14 +66,6 @@ def group_rows(frame, task, level):
     groups = rows.groupby(keys, sort=True)[["truth", "right", *columns]].mean().reset_index()
     groups[columns] = groups[columns].round(12)
     return groups.astype({"truth": int})
-
-
-def resamples(n_groups, n_boot, seed):
-    """Multiplicities float64 (1 + n_boot, n_groups): row 0 is the data, the rest are resamples."""
-    drawn = np.random.default_rng(seed).multinomial(
-        n_groups, np.full(n_groups, 1 / n_groups), size=n_boot
-    )
-    return np.vstack([np.ones(n_groups), drawn])
 
 
 def _ratio(a, b):
@@ -181,12 +174,6 @@ def distributions(frame, task, protocol, level, n_boot=2000, seed=0):
     if level == "image":
         del out["recognition_rate"]
     return out
-
-
-def interval(values):
-    """(low, high) 95% percentile interval of resampled values (row 0, the data, is left out)."""
-    resampled = values[1:][~np.isnan(values[1:])]
-    return tuple(np.percentile(resampled, [2.5, 97.5])) if len(resampled) else (np.nan, np.nan)
 
 
 def as_text(row, digits=2):

@@ -76,17 +76,6 @@ def test_decisions_by_type_are_counts():
     np.testing.assert_array_equal(found, [[0, 2], [2, 0], [2, 1], [0, 1]])
 
 
-def test_mean_interval_resamples_patients():
-    groups = ["1"] * 50 + ["2"] * 50
-    found = errors.mean_interval([0] * 50 + [1] * 50, groups, **BOOT)
-    assert found["value"] == 0.5
-    assert (found["ci_low"], found["ci_high"]) == (0, 1)  # two patients: both, or one of them twice
-    assert (found["n_images"], found["n_groups"]) == (100, 2)
-    alone = errors.mean_interval([0, 1], ["1", "1"], **BOOT)
-    assert alone["value"] == 0.5
-    assert np.isnan(alone["ci_low"])
-
-
 def test_error_rates_leave_out_slices_of_one_patient():
     rates, alone = errors.error_rates(
         errors.per_image(PLAIN), ["tumor_class", "magnification"], **BOOT

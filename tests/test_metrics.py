@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from helpers import metrics
+from helpers import bootstrap, metrics
 from helpers.metrics import P_TYPES, TUMOR_TYPES
 from helpers.results import METRIC_COLUMNS
 
@@ -186,7 +186,7 @@ def test_official_folds_are_scored_one_by_one_and_averaged():
 
 def test_interval_agrees_with_a_plain_bootstrap():
     predictions, y = random_frame()
-    weights = metrics.resamples(30, 300, 5)
+    weights = bootstrap.resamples(30, 300, 5)
     codes = predictions["accession"].map(
         {a: i for i, a in enumerate(sorted(set(predictions["accession"])))}
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from helpers.metrics import resamples
+from helpers.bootstrap import group_sums, mean_interval, row_of
 from helpers.results import IMAGE_FACTS
 
 
@@ -107,36 +107,6 @@ def decisions_by_type(frame: pd.DataFrame, types: list[str]) -> np.ndarray:
     return np.array([
         [(frame["tumor_type"].eq(name) & called.eq(answer)).sum() for answer in (False, True)]
         for name in types
-    ])  # fmt: skip
-
-
-def group_sums(columns: list[np.ndarray], groups, n_boot: int, seed: int) -> np.ndarray:
-    """Return sums of columns over resampled groups: (1 + n_boot, n_columns); row 0 is the data."""
-    names, codes = np.unique(np.asarray(groups), return_inverse=True)
-    sums = np.stack([np.bincount(codes, np.asarray(c, float), len(names)) for c in columns], 1)
-    return resamples(len(names), n_boot, seed) @ sums
-
-
-def row_of(values: np.ndarray, groups) -> dict:
-    """Return value and interval as a dict; no interval where there are fewer than two groups."""
-    n_groups, drawn = pd.Series(groups).nunique(), values[1:][np.isfinite(values[1:])]
-    known = n_groups > 1 and len(drawn) > 0
-    low, high = np.percentile(drawn, [2.5, 97.5]) if known else (np.nan, np.nan)
-    counts = {"n_images": len(groups), "n_groups": n_groups}
-    return {"value": values[0], "ci_low": low, "ci_high": high} | counts
-
-
-def mean_interval(values, groups, n_boot: int = 2000, seed: int = 0) -> dict:
-    """Return the mean of ``values`` (n,) with its interval: value, ci_low, ci_high, n's."""
-    total, count = group_sums([values, np.ones(len(values))], groups, n_boot, seed).T
-    mean = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-    return row_of(mean, groups)
-
-
-def mean_intervals(values: dict, groups, name: str, **boot) -> pd.DataFrame:
-    """Return :func:`mean_interval` of several ``values``, a row each; their keys under ``name``."""
-    return pd.DataFrame([
-        {name: key} | mean_interval(part, groups, **boot) for key, part in values.items()
     ])  # fmt: skip
 
 

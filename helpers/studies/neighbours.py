@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from helpers.metrics import interval, resamples
+from helpers.bootstrap import interval, resamples
 from helpers.plots import OTHER_COLORS
 
 

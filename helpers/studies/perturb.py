@@ -12,8 +12,8 @@ from keras import ops
 from PIL import Image
 from scipy import ndimage
 
+from helpers.bootstrap import mean_interval
 from helpers.stain import shift_stain
-from helpers.studies.errors import mean_interval
 
 STRENGTHS = {  # of each kind, from weak to strong
     "stain": (10, 20, 40),

@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from helpers.bootstrap import group_sums, row_of
 from helpers.decisions import apply_temperature, fit_temperature, operating_point, risk_coverage
 from helpers.metrics import evaluate
-from helpers.studies.errors import group_sums, row_of
 
 
 def with_threshold(p: np.ndarray, threshold: np.ndarray | float) -> np.ndarray:
