@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from helpers import data
 from helpers.data import images, verify
+from helpers.data.counts import compare
 from helpers.results import ROOT, write_json, write_table
 
 NAME = "SOB_B_A-14-22549AB-40-001"
@@ -190,14 +191,14 @@ def test_more_images_than_the_database_has_is_foreign(tmp_path):
 
 def whole_index():
     """An index with every published image, made of names and counts alone."""
-    counts = verify.compare(pd.DataFrame(columns=["slide", "magnification", "path"]))
+    counts = compare(pd.DataFrame(columns=["slide", "magnification", "path"]))
     index = counts.loc[counts.index.repeat(counts["published"])].reset_index(drop=True)
     index["image_id"] = index["slide"] + "-" + index.index.astype(str)
     return index.assign(path="none.png", width_px=700, height_px=460)
 
 
 def test_the_whole_database_lacks_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(verify, "marked_phantom", lambda file: False)
+    monkeypatch.setattr("helpers.data.index.marked_phantom", lambda file: False)
     index = whole_index()
     assert len(index) == verify.N_IMAGES
     assert data.describe(tmp_path, index)["kind"] == "database"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.data.verify import compare
+from helpers.data.counts import compare
 from helpers.studies import overview, quality
 
 

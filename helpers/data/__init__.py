@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from helpers.data.counts import is_whole
 from helpers.data.images import list_images, parallel, read_regular, relative
+from helpers.data.index import INDEX_COLUMNS, examine, is_phantom
 from helpers.data.names import (
     BENIGN,
     MAGNIFICATIONS,
@@ -22,7 +24,6 @@ from helpers.data.names import (
     parse_name,
     slide_table,
 )
-from helpers.data.verify import INDEX_COLUMNS, examine, is_phantom, is_whole
 from helpers.results import ROOT, read_json, read_table, resolve
 
 __all__ = [

@@ -25,7 +25,7 @@ PARTS = {  # colour and hatch of a part of the variance
 
 
 def count_grid(counts: pd.DataFrame) -> pd.DataFrame:
-    """Return the 8 by 4 table of image counts from ``verify.compare``, with its sums, as text.
+    """Return the 8 by 4 table of image counts from ``counts.compare``, with its sums, as text.
 
     A cell that differs from the published count reads "found of published (difference)".
     """
