@@ -2,6 +2,7 @@
 
 - site: the pages and indexes of a run, and the list of runs
 - pages: one executed notebook as the parts of a page
+- markup: its HTML, with numbered figures and tables
 - scores: the table of models by protocol
 - templates: the nbconvert template and the frames around it, with one style sheet
 """

@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from helpers.data import open_run
-from helpers.report import pages, scores
+from helpers.report import markup, pages, scores
 from helpers.results import read_json, write_atomic
 from helpers.runner import provenance, staging
 
@@ -55,7 +55,8 @@ def headline(value):
 
 def code_hash():
     """Hash of the code and templates that make the pages."""
-    files = [Path(__file__), Path(pages.__file__), Path(scores.__file__), *sorted(SERIES.iterdir())]
+    code = [__file__, markup.__file__, pages.__file__, scores.__file__]
+    files = [*map(Path, code), *sorted(SERIES.iterdir())]
     return provenance.digest([provenance.file_hash(file) for file in files])
 
 
