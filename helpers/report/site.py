@@ -1,4 +1,4 @@
-"""The report of a run: a page a notebook, an index with cards and scores, and the list of runs."""
+"""The pages of a run: one a notebook, an index with cards and scores, and the index of all runs."""
 
 import os
 import re
@@ -8,13 +8,12 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from helpers.data import open_run
-from helpers.report import markup, pages, scores
+from helpers.report import markup, pages, runs, scores
+from helpers.report.runs import common, list_runs
 from helpers.results import read_json, write_atomic
-from helpers.runner import provenance, staging
+from helpers.runner import provenance
 
 SERIES = pages.TEMPLATES / "series"
-KINDS = {"phantom": "phantom", "sample": "real", "database": "real"}
 
 
 def environment():
@@ -55,7 +54,7 @@ def headline(value):
 
 def code_hash():
     """Hash of the code and templates that make the pages."""
-    code = [__file__, markup.__file__, pages.__file__, scores.__file__]
+    code = [__file__, *(module.__file__ for module in (markup, pages, runs, scores))]
     files = [*map(Path, code), *sorted(SERIES.iterdir())]
     return provenance.digest([provenance.file_hash(file) for file in files])
 
@@ -78,15 +77,6 @@ def describe(name, folder, record):
     return {
         "versions": {}, "device": "", **entry, **summary, "name": name,
         "number": int(name.split("_")[0]), "url": f"{name}.html", "commit": commit_of(entry["git"]),
-    }  # fmt: skip
-
-
-def common(record):
-    """What every page of a run shows: badge, provenance."""
-    data = record.get("data") or {}
-    return {
-        "run": record, "kind": KINDS.get(data.get("kind"), "none"),
-        "badge": data.get("badge", "No image data"),
     }  # fmt: skip
 
 
@@ -166,46 +156,6 @@ def paths_to_hide(plan, folder):
         path = Path(root, Path(data).expanduser())
         hidden |= {str(place): path.name for place in (path, path.resolve())}
     return hidden
-
-
-def list_runs(reports, root, current=None):
-    """All runs under `reports` with what is stale in each: list of dicts, the newest first.
-
-    current: record of the run that is about to be published; it stands for its older self.
-    """
-    records = [staging.read_record(path.parent) for path in Path(reports).glob("*/run.json")]
-    records = [r for r in records if r.get("pages") and (not current or r["run"] != current["run"])]
-    rows = [
-        {**common(record), "stale": stale_parts(record, root, reports)}
-        for record in records + ([current] if current else [])
-    ]
-    return sorted(rows, key=lambda row: row["run"]["finished"], reverse=True)
-
-
-def stale_parts(record, root, reports):
-    """Names of what has changed since the run: notebooks, helpers, lock, facts, data."""
-    changed = set()
-    for name, entry in record["notebooks"].items():
-        path = Path(root, "notebooks", f"{name}.ipynb")
-        now = provenance.code_key(path, root) if path.exists() else {}
-        then = {part: entry["key"][part] for part in entry["key"] if "/" in part or part in now}
-        then = {part: value for part, value in then.items() if not part.startswith("parameter ")}
-        changed |= set(provenance.changes(then, now))
-        changed |= {"results of an earlier notebook"} if entry.get("stale") else set()
-    if data_moved(Path(reports, record["run"], "results")):
-        changed.add("data")
-    return sorted(changed)
-
-
-def data_moved(results):
-    """True where the images of a run are gone or changed. Where only pages are kept: False."""
-    if not Path(results, "data.json").exists():
-        return False
-    try:
-        open_run(Path(results).resolve())
-    except (FileNotFoundError, ValueError):
-        return True
-    return False
 
 
 def write_runs(reports, root):
