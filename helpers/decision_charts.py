@@ -1,7 +1,7 @@
 """Charts of P(malignant) and of what is decided by it: patients, calibration, referral, benefit.
 
 Each function returns a figure for ``plots.show``, in the colours and shapes of ``helpers.charts``.
-The tables of the curves come from ``helpers.decisions``.
+The tables of the curves come from ``helpers.calibration`` and ``helpers.decisions``.
 """
 
 import matplotlib.pyplot as plt

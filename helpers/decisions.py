@@ -1,93 +1,20 @@
-"""When to believe a probability, and what to do with it: calibration, thresholds, referral.
+"""What to do with a probability: thresholds, net benefit, referral, one score from many images.
 
 All functions take p: float (n,), P(malignant) in 0 to 1, and y: (n,), 1 or True for malignant. What
 a row is (image, slide or accession) is for the caller to choose; with ``accession`` (n,) given,
 95% intervals come from a bootstrap over accessions. Everything that is fitted or chosen
-(temperature, threshold, rule) is to be fitted on patients outside the test part.
+(threshold, rule) is to be fitted on patients outside the test part.
 """
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, logit
+from scipy.special import expit
 
 from helpers.bootstrap import group_sums, interval, ratio_intervals
-from helpers.metrics import N_BINS
+from helpers.calibration import checked, log_odds
 
 RULES = ("mean", "logodds", "majority", "top")
-EDGE = 1e-6  # probabilities are kept this far from 0 and 1 before the logarithm
 UNIT = ["model", "task", "protocol", "seed", "fold", "accession", "tumor_class"]
-
-
-def _arrays(p, y):
-    p, y = np.asarray(p, float), np.asarray(y).astype(float)
-    if p.shape != y.shape or p.ndim != 1 or not len(p):
-        raise ValueError(f"p and y must be of one length, at least 1; got {p.shape} and {y.shape}.")
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("p must lie in 0 to 1.")
-    return p, y
-
-
-def reliability(p, y, accession=None, n_bins=N_BINS, n_boot=2000, seed=0):
-    """Observed against predicted share of malignant: a row a bin of equal width that holds a row.
-
-    Columns: low, high (of the bin), n, mean_p, share, and ci_low, ci_high of share (NaN without
-    accession).
-    """
-    p, y = _arrays(p, y)
-    bins = np.minimum((p * n_bins).astype(int), n_bins - 1)
-    inside = (bins[:, None] == np.arange(n_bins)).astype(float)
-    n = inside.sum(axis=0)
-    used = n > 0
-    low, high = np.full((2, n_bins), np.nan)
-    if accession is not None:
-        sums = group_sums([*(inside * y[:, None]).T, *inside.T], accession, n_boot, seed)
-        low, high = ratio_intervals(sums[:, :n_bins], sums[:, n_bins:])
-    edges = np.linspace(0, 1, n_bins + 1)
-    return pd.DataFrame(
-        {
-            "low": edges[:-1][used],
-            "high": edges[1:][used],
-            "n": n[used].astype(int),
-            "mean_p": (inside * p[:, None]).sum(axis=0)[used] / n[used],
-            "share": (inside * y[:, None]).sum(axis=0)[used] / n[used],
-            "ci_low": low[used],
-            "ci_high": high[used],
-        }
-    )
-
-
-def expected_calibration_error(p, y, n_bins=N_BINS):
-    """Mean gap between predicted and observed share over the bins, weighted by their size."""
-    table = reliability(p, y, n_bins=n_bins)
-    return float(np.average((table["mean_p"] - table["share"]).abs(), weights=table["n"]))
-
-
-def fit_temperature(p, y, weights=None):
-    """Temperature T (0.05 to 20) that minimises the log-loss of sigmoid(logit(p) / T).
-
-    weights: (n,), for instance to count patients equally. Guo et al., ICML 2017. T > 1 softens.
-    ValueError with one class only.
-    """
-    p, y = _arrays(p, y)
-    if len(np.unique(y)) < 2:
-        raise ValueError("A temperature needs validation rows of both classes.")
-    score = logit(np.clip(p, EDGE, 1 - EDGE))
-    weights = np.ones(len(p)) if weights is None else np.asarray(weights, float)
-
-    def loss(log_t):
-        scaled = score * np.exp(-log_t)
-        return np.average(np.logaddexp(0, scaled) - y * scaled, weights=weights)
-
-    found = minimize_scalar(
-        loss, bounds=(np.log(0.05), np.log(20)), method="bounded", options={"xatol": 1e-6}
-    )
-    return float(np.exp(found.x))
-
-
-def apply_temperature(p, temperature):
-    """sigmoid(logit(p) / temperature), float64 (n,)."""
-    return expit(logit(np.clip(np.asarray(p, float), EDGE, 1 - EDGE)) / temperature)
 
 
 def operating_point(p, y, sensitivity=0.95):
@@ -95,7 +22,7 @@ def operating_point(p, y, sensitivity=0.95):
 
     ValueError without a malignant row.
     """
-    p, y = _arrays(p, y)
+    p, y = checked(p, y)
     found = np.sort(p[y == 1])[::-1]
     if not len(found):
         raise ValueError("An operating point needs malignant validation rows.")
@@ -107,7 +34,7 @@ def at_threshold(p, y, threshold, accession=None, n_boot=2000, seed=0):
 
     A metric without rows of its class is left out.
     """
-    p, y = _arrays(p, y)
+    p, y = checked(p, y)
     said = p >= threshold
     pairs = {"sensitivity": (said * y, y), "specificity": (~said * (1 - y), 1 - y)}
     out = []
@@ -127,7 +54,7 @@ def decision_curve(p, y, thresholds=None, accession=None, n_boot=2000, seed=0):
     thresholds: between 0 and 1, by default 0.01 to 0.99. Columns threshold, net_benefit, treat_all,
     treat_none (0), per row of the data, and with accession ci_low, ci_high of the net benefit.
     """
-    p, y = _arrays(p, y)
+    p, y = checked(p, y)
     t = np.arange(1, 100) / 100 if thresholds is None else np.asarray(thresholds, float)
     odds = t / (1 - t)
     benefit = (p[:, None] >= t) * (y[:, None] - (1 - y[:, None]) * odds)
@@ -147,7 +74,7 @@ def risk_coverage(p, y, accession=None, n_boot=2000, seed=0):
     Columns: certainty (the least that is kept), coverage, risk, and with accession ci_low, ci_high
     of the risk at that certainty. Sorted by falling certainty; the last row keeps everything.
     """
-    p, y = _arrays(p, y)
+    p, y = checked(p, y)
     certainty = np.abs(p - 0.5).round(12)
     wrong = ((p >= 0.5) != (y == 1)).astype(float)
     levels = np.unique(certainty)[::-1]
@@ -200,7 +127,7 @@ def aggregate(predictions, rule="mean", level="accession", top_share=0.25):
 
     def combine(p):
         if rule == "logodds":
-            return expit(logit(np.clip(p, EDGE, 1 - EDGE)).mean())
+            return expit(log_odds(p).mean())
         if rule == "majority":
             return (p >= 0.5).mean()
         if rule == "top":

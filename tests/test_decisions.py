@@ -1,51 +1,15 @@
-"""Calibration, operating point, net benefit, referral and aggregation: planted and hand-worked."""
+"""Operating point, net benefit, referral and aggregation: planted and worked by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit, logit
-from sklearn.calibration import calibration_curve
 
 from helpers import decisions
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.uniform(0.02, 0.98, 20000)
 Y = (RNG.random(20000) < TRUE).astype(int)
-
-
-def test_reliability_agrees_with_scikit_learn():
-    share, mean = calibration_curve(Y, TRUE, n_bins=10)
-    table = decisions.reliability(TRUE, Y)
-    assert table["share"].to_numpy() == pytest.approx(share)
-    assert table["mean_p"].to_numpy() == pytest.approx(mean)
-    assert table["n"].sum() == len(Y)
-    assert (table["low"] <= table["mean_p"]).all()
-    assert (table["mean_p"] <= table["high"]).all()
-
-
-def test_a_calibrated_model_lies_within_its_intervals_and_a_distorted_one_does_not():
-    accession = np.arange(20000) % 200
-    honest = decisions.reliability(TRUE, Y, accession, n_boot=300)
-    assert honest["share"].between(honest["ci_low"], honest["ci_high"]).all()
-    assert (honest["mean_p"].between(honest["ci_low"], honest["ci_high"])).mean() > 0.7
-    sure = decisions.reliability(expit(3 * logit(TRUE)), Y, accession, n_boot=300)
-    assert sure["mean_p"].between(sure["ci_low"], sure["ci_high"]).mean() < 0.4
-    assert decisions.expected_calibration_error(TRUE, Y) < 0.02
-    assert decisions.expected_calibration_error(expit(3 * logit(TRUE)), Y) > 0.1
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_planted_temperature_is_found(temperature):
-    p = decisions.apply_temperature(TRUE, 1 / temperature)
-    found = decisions.fit_temperature(p, Y)
-    assert found == pytest.approx(temperature, rel=0.05)
-    error = decisions.expected_calibration_error(decisions.apply_temperature(p, found), Y)
-    assert error < 0.02
-
-
-def test_a_temperature_needs_both_classes():
-    with pytest.raises(ValueError, match="both classes"):
-        decisions.fit_temperature([0.2, 0.8], [1, 1])
 
 
 def test_operating_point_is_the_highest_that_keeps_the_sensitivity():
@@ -131,9 +95,3 @@ def test_aggregation_rules_by_hand():
     assert decisions.aggregate(rows)["n_images"].tolist() == [4, 1]
     with pytest.raises(ValueError, match="majority"):
         decisions.aggregate(rows, "median")
-
-
-@pytest.mark.parametrize(("p", "y"), [([], []), ([0.5], [1, 0]), ([1.5], [1])])
-def test_bad_arrays(p, y):
-    with pytest.raises(ValueError, match="p "):
-        decisions.reliability(p, y)

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from helpers.bootstrap import group_sums, row_of
-from helpers.decisions import apply_temperature, fit_temperature, operating_point, risk_coverage
+from helpers.calibration import apply_temperature, fit_temperature
+from helpers.decisions import operating_point, risk_coverage
 from helpers.metrics import evaluate
 
 
