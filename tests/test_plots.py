@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from helpers import charts, decision_charts, plots
+from helpers import charts, decision_charts, matrix_charts, plots
 
 mpl.use("Agg")
 
@@ -126,14 +126,16 @@ def test_intervals_of_nothing_say_so():
 
 
 def test_confusion_shows_counts_and_shares_and_leaves_an_empty_class_blank():
-    text = words(charts.confusion(np.array([[3, 1], [0, 0]]), ["benign", "malignant"]))
+    text = words(matrix_charts.confusion(np.array([[3, 1], [0, 0]]), ["benign", "malignant"]))
     assert {"3\n75%", "1\n25%", "benign (n=4)", "malignant (n=0)"} <= set(text)
     assert not [word for word in text if "nan" in word.replace("malignant", "")]
 
 
 def test_a_heat_map_writes_intervals_and_says_what_was_not_studied():
     value = pd.DataFrame([[0.9, np.nan]], index=["40X"], columns=["40X", "100X"])
-    fig = charts.heat_map(value, value - 0.1, value + 0.05, xlabel="x", ylabel="y", label="AUC")
+    fig = matrix_charts.heat_map(
+        value, value - 0.1, value + 0.05, xlabel="x", ylabel="y", label="AUC"
+    )
     assert {"0.90\n0.80 to 0.95", "not\nstudied"} <= set(words(fig))
 
 
