@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
 
 from helpers.studies import errors
 
@@ -84,27 +83,6 @@ def test_error_rates_leave_out_slices_of_one_patient():
     assert rates["benign", 100] == 0.5
     assert rates["malignant", 100] == pytest.approx(1 / 3)
     assert alone == ["malignant 40"]
-
-
-def test_association_is_spearman():
-    rng = np.random.default_rng(0)
-    x, groups = rng.normal(size=60), np.repeat(np.arange(12), 5)
-    y = np.round(x + rng.normal(size=60), 1)  # with ties
-    found = errors.association(x, y, groups, **BOOT)
-    assert found["value"] == pytest.approx(spearmanr(x, y).statistic)
-    assert found["ci_low"] < found["value"] < found["ci_high"]
-    assert np.isnan(errors.association(np.ones(60), y, groups, **BOOT)["value"])
-
-
-def test_associations_are_within_the_class_and_say_which_exclude_zero():
-    rng = np.random.default_rng(0)
-    scores = {(str(i), "A" if i % 2 else "DC"): rng.random(4) for i in range(24)}
-    frame = errors.per_image(planted(scores))
-    frame["focus"] = frame["error"] ** 2 + 10 * frame["truth"]
-    links = errors.associations(frame, ["focus"], **BOOT)
-    np.testing.assert_allclose(links["value"], 1)
-    text = errors.excluding_zero(links)
-    assert "excludes 0: 2 of 2 (focus, benign (+1.00); focus, malignant (+1.00))" in text
 
 
 def test_draw_takes_patients_in_turn_and_both_classes():
