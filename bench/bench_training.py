@@ -7,6 +7,7 @@ run, from medians of alternating repeats. It runs on any Keras backend and devic
 
 import argparse
 import time
+from functools import partial
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ from helpers.training import loop
 
 SIZE = [230, 350]  # px, height and width
 BATCH = 32
-STEPS = 6  # batches a measurement
+STEPS = 30  # batches a measurement: about an epoch of a thousand images
 N_FOLDS = 5
 
 
@@ -45,13 +46,23 @@ def classifier(size, weights):
     return keras.Model(backbone.input, kl.Dense(1, activation="sigmoid")(x))
 
 
+def tuned(size, weights, share=0.1):
+    """EfficientNet-Lite0 with its upper blocks to be fine-tuned on images, as in notebook 04."""
+    backbone = models.build_backbone(models.LITE0, size, weights)
+    models.cut(backbone, share)[0].trainable = False
+    return models.classifier(backbone)
+
+
 def gigaflops(model):
-    """Floating-point operations of one image through the convolutions and dense layers, 1e9."""
+    """Floating-point operations to train on one image, 1e9, in convolutions and dense layers.
+
+    Backwards costs twice as much as forwards, for the layers that are trained.
+    """
     total = 0
     for layer in model.layers:
         if isinstance(layer, (kl.Conv2D, kl.DepthwiseConv2D, kl.Dense)):
             places = np.prod(layer.output.shape[1:-1]) if len(layer.output.shape) == 4 else 1
-            total += 2 * places * np.prod(layer.kernel.shape)
+            total += 2 * places * np.prod(layer.kernel.shape) * (3 if layer.trainable else 1)
     return total / 1e9
 
 
@@ -74,49 +85,50 @@ def trainer_of(model, augment, images, jit_compile):
     return loop.trainer(model, read, augment, None, rates, 0.0, jit_compile)[0]
 
 
-def alone(model, images, jit_compile="auto"):
+def alone(model, images, jit_compile="auto", steps=STEPS):
     """A job: train on one batch that lies in memory already, over and over."""
     trainer = trainer_of(model, None, images, jit_compile)
     x = ops.convert_to_tensor(np.asarray(images[:BATCH]))
     y = ops.convert_to_tensor(np.arange(BATCH, dtype="float32")[:, None] % 2)
 
     def job():
-        for _ in range(STEPS):
+        for _ in range(steps):
             loss, _ = trainer.train_on_batch(x, y)
         float(loss)
-        return STEPS * BATCH
+        return steps * BATCH
 
     job()
     return job
 
 
-def fed(model, images, augment, jit_compile="auto"):
+def fed(model, images, augment, jit_compile="auto", steps=STEPS):
     """A job: train on the memory map, shuffled, through the feed and the augmentation."""
     trainer = trainer_of(model, augment, images, jit_compile)
     targets = np.arange(len(images), dtype="float32")[:, None] % 2
     rows, weights = np.arange(len(images)), np.ones(len(images), "float32")
-    options = {"steps_per_epoch": STEPS, "shuffle": False, "verbose": 0}
+    options = {"steps_per_epoch": steps, "shuffle": False, "verbose": 0}
 
     def job():
         trainer.fit(loop.batches(images, rows, targets, weights, BATCH, "shuffle", 0, 0), **options)
-        return STEPS * BATCH
+        return steps * BATCH
 
     job()
     return job
 
 
-def throughput_table(images, repeats):
-    """Images per second of the small network, alone and with what training adds to it.
+def throughput_table(build, images, repeats, steps=STEPS):
+    """Images per second of the network of build(size), alone and with what training adds to it.
 
     Without XLA, as in the notebooks, where Keras leaves it out for the sake of determinism.
     """
     size = images.shape[1:3]
-    flops = 3 * gigaflops(network(size))  # forward once, backward about twice
+    model, options = build(size), {"jit_compile": False, "steps": steps}
+    flops = gigaflops(model)
     jobs = {
-        "model alone, batch in memory": alone(network(size), images, False),
-        "from the cache": fed(network(size), images, None, False),
-        "and dihedral views": fed(network(size), images, layers.augmentation(), False),
-        "and stain jitter": fed(network(size), images, layers.augmentation(0.05), False),
+        "model alone, batch in memory": alone(model, images, **options),
+        "from the cache": fed(model, images, None, **options),
+        "and dihedral views": fed(model, images, layers.augmentation(), **options),
+        "and stain jitter": fed(model, images, layers.augmentation(0.05), **options),
     }
     table = ratios(alternate(jobs, repeats), "model alone, batch in memory")
     table["GFLOP/s"] = table["images/s"] * flops
@@ -213,7 +225,7 @@ def probe_table(folder, index, images, weights):
 
 
 def main(arguments=None):
-    """Print the three tables."""
+    """Print the tables."""
     parser = argparse.ArgumentParser("python -m bench.bench_training", description=main.__doc__)
     parser.add_argument("--weights", default="imagenet", help="of EfficientNet-Lite0")
     parser.add_argument("--repeats", type=int, default=3)
@@ -223,9 +235,17 @@ def main(arguments=None):
     index, _ = build_index(folder)
     small, images = (cache.load_images(folder, index, size) for size in ([115, 175], SIZE))
     print(f"\nKeras on {keras.backend.backend()}, {len(index)} images, batches of {BATCH}\n")
+    lite = partial(tuned, weights=options.weights)
     tables = {
-        "Training a small network, 175x115 px": lambda: throughput_table(small, options.repeats),
-        "Training a small network, 350x230 px": lambda: throughput_table(images, options.repeats),
+        "Training the small network, 175x115 px": lambda: throughput_table(
+            network, small, options.repeats
+        ),
+        "Training the small network, 350x230 px": lambda: throughput_table(
+            network, images, options.repeats
+        ),
+        "Fine-tuning EfficientNet-Lite0 on images, 350x230 px": lambda: throughput_table(
+            lite, images, options.repeats, STEPS // 3
+        ),
         "XLA and mixed precision": lambda: compile_table(small, options.weights, options.repeats),
         f"{N_FOLDS} folds x 4 magnifications on frozen EfficientNet-Lite0, 350x230 px": (
             lambda: probe_table(folder, index, images, options.weights)

@@ -4,33 +4,13 @@ Ask for the whole index and choose rows afterwards: the cache is keyed by all th
 """
 
 import hashlib
-import zlib
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
 from helpers import cache, models
-from helpers.stain import normalise_stain, shift_stain
-
-DIHEDRAL = (
-    "identity",
-    "rot90",
-    "rot180",
-    "rot270",
-    "flip",
-    "flip_rot90",
-    "flip_rot180",
-    "flip_rot270",
-)
-SHAPE_KEEPING = ("identity", "rot180", "flip", "flip_rot180")
-TILES = ("tile_0_0", "tile_0_1", "tile_1_0", "tile_1_1")  # quarters: row, column
-JITTERED = tuple(f"jittered_{number}" for number in range(len(DIHEDRAL)))  # stain changed at random
-VIEWS = (*DIHEDRAL, *TILES, *JITTERED, "normalised")
-JITTER = 0.1  # strength of that change, as in layers.StainJitter
-# Optical density of a typical H&E section, mean and deviation of R, G, B: round numbers that were
-# fitted to no data, so that nothing is learnt from test images.
-TYPICAL_OD = np.array([0.3, 0.5, 0.3], "float32"), np.array([0.15, 0.2, 0.12], "float32")
+from helpers.views import JITTER, TYPICAL_OD, check_views, see, smallest_side
 
 
 def frozen_features(
@@ -39,15 +19,13 @@ def frozen_features(
     """Global average of the last feature maps: float32 (n, views, d), rows as in `index`.
 
     folder: the data folder; size: [height, width] px at which images are decoded; backbone and
-    weights as in `models.build_backbone`; views: names out of VIEWS (turns and mirror images,
+    weights as in `models.build_backbone`; views: names out of views.VIEWS (turns and mirror images,
     quarters of the image, stain jittered or normalised to TYPICAL_OD), or several of them one after
     the other, as in "normalised+rot180". Cached by image content,
     size, weights and view: a view that is known costs nothing. Raises the one-line errors of
     `build_backbone`, and ValueError for a view.
     """
-    unknown = [view for view in views if not set(view.split("+")) <= set(VIEWS)]
-    if unknown or not len(views):
-        raise ValueError(f"views {list(unknown)} are unknown; allowed: {', '.join(VIEWS)}")
+    check_views(views)
     models.check_backbone(backbone, smallest_side(size, views), weights)
     network = _Network(backbone, weights)
     columns = []
@@ -87,9 +65,9 @@ def lower_maps(folder, index, size, backbone, weights, share, views=("identity",
 
 
 def seen_images(folder, index, size, view):
-    """Images under a view out of VIEWS that keeps their shape: uint8 (n, height, width, 3), cached.
+    """Images under a view that keeps their shape, one of views.VIEWS: uint8 (n, height, width, 3).
 
-    The array is memory-mapped, as that of cache.load_images.
+    The array is cached and memory-mapped, as that of cache.load_images.
     """
     if view == "identity":
         return cache.load_images(folder, index, size)
@@ -107,41 +85,6 @@ def _key(kind, index, size, view, *parts):
     stain = f"{JITTER} {TYPICAL_OD}"  # what the views of other stain are made with
     parts = [kind, cache.images_key(index, size), view, stain, *parts]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
-def see(images, view):
-    """The view of a batch (n, h, w, 3): one of VIEWS, or several joined by "+"."""
-    for step in view.split("+"):
-        images = _see(images, step)
-    return images
-
-
-def _see(images, view):
-    if view in JITTERED:
-        return jittered(images, JITTERED.index(view))
-    if view == "normalised":
-        return keras.ops.convert_to_numpy(normalise_stain(images, *TYPICAL_OD))
-    if view.startswith("tile"):
-        row, column = (int(part) for part in view.split("_")[1:])
-        height, width = images.shape[1] // 2, images.shape[2] // 2
-        return images[:, row * height :, column * width :][:, :height, :width]
-    if view.startswith("flip"):
-        images = images[:, :, ::-1]
-    turns = int(view[-3:].strip("t")) // 90 if "rot" in view else 0
-    return np.rot90(images, turns, axes=(1, 2))
-
-
-def jittered(images, number):
-    """Images (n, h, w, 3) with jittered stain: float32, always the same for an image and number."""
-    draws = [np.random.default_rng([number, zlib.crc32(np.asarray(one))]) for one in images]
-    gain, offset = np.stack([draw.uniform(-JITTER, JITTER, (2, 3)) for draw in draws], axis=1)
-    return keras.ops.convert_to_numpy(shift_stain(images, gain, offset))
-
-
-def smallest_side(size, views=("identity",)):
-    """[height, width] px of the smallest view."""
-    share = 2 if any(view.startswith("tile") for view in views) else 1
-    return [side // share for side in size]
 
 
 def features_key(index, size, network, view):

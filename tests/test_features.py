@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers import features, models, stain
+from helpers import features, models, stain, views
 from helpers.data.images import pixel_hash
 
 NAME = "EfficientNetLite0"
@@ -50,8 +50,8 @@ def test_features_are_the_mean_of_the_maps(folder, index):
 
 
 def test_views_are_those_of_turned_images(folder, index):
-    views = ["flip", "rot90", "tile_1_0"]
-    got = features.frozen_features(folder, index, SIZE, NAME, views=views)
+    names = ["flip_lr", "rot90", "tile_1_0"]
+    got = features.frozen_features(folder, index, SIZE, NAME, views=names)
     images = pictures(folder, index)
     network = models.build_backbone(NAME, (None, None))
     by_hand = [images[:, :, ::-1], np.rot90(images, 1, (1, 2)), images[:, 32:, :48]]
@@ -62,34 +62,34 @@ def test_views_are_those_of_turned_images(folder, index):
 
 def test_dihedral_views_are_eight_and_all_different():
     image = np.arange(4 * 6 * 3).reshape(1, 4, 6, 3)
-    seen = {features.see(image, view).tobytes() for view in features.DIHEDRAL}
+    seen = {views.see(image, view).tobytes() for view in views.DIHEDRAL}
     assert len(seen) == 8
 
 
 def test_views_can_follow_one_another():
     image = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(features.see(image, "rot180+flip"), image[:, ::-1])
-    np.testing.assert_array_equal(features.see(image, "identity+tile_0_1"), image[:, :2, 3:])
+    np.testing.assert_array_equal(views.see(image, "rot180+flip_lr"), image[:, ::-1])
+    np.testing.assert_array_equal(views.see(image, "identity+tile_0_1"), image[:, :2, 3:])
 
 
 def test_jittered_stain_depends_on_the_image_and_the_copy_alone():
     """A batch of other size or order must not change what is stored for an image."""
     images = np.random.default_rng(0).integers(60, 200, (3, 8, 12, 3), dtype=np.uint8)
-    both = features.see(images, "jittered_0")
-    np.testing.assert_array_equal(features.see(images[::-1], "jittered_0")[::-1], both)
-    np.testing.assert_array_equal(features.see(images[1:2], "jittered_0")[0], both[1])
+    both = views.see(images, "jittered_0")
+    np.testing.assert_array_equal(views.see(images[::-1], "jittered_0")[::-1], both)
+    np.testing.assert_array_equal(views.see(images[1:2], "jittered_0")[0], both[1])
     change = np.abs(both - images)
     assert change.max() > 1
-    assert np.abs(features.see(images, "jittered_1") - both).max() > 1
+    assert np.abs(views.see(images, "jittered_1") - both).max() > 1
     shift = stain.to_od(both) - stain.to_od(images)
     hed = np.asarray(shift) @ stain.HED_FROM_RGB
     own = np.asarray(stain.to_od(images)) @ stain.HED_FROM_RGB
-    assert (np.abs(hed) <= features.JITTER * (1 + np.abs(own)) + 1e-3).all()
+    assert (np.abs(hed) <= views.JITTER * (1 + np.abs(own)) + 1e-3).all()
 
 
 def test_images_under_a_view_are_stored_rounded(folder, index):
-    got = features.seen_images(folder, index, SIZE, "normalised+flip")
-    expected = features.see(features.see(pictures(folder, index), "normalised"), "flip")
+    got = features.seen_images(folder, index, SIZE, "normalised+flip_lr")
+    expected = views.see(views.see(pictures(folder, index), "normalised"), "flip_lr")
     assert got.dtype == np.uint8
     np.testing.assert_array_equal(got, np.rint(expected))
     plain = features.seen_images(folder, index, SIZE, "identity")
@@ -99,7 +99,7 @@ def test_images_under_a_view_are_stored_rounded(folder, index):
 def test_tiles_make_up_the_image():
     image = np.arange(4 * 6 * 3).reshape(1, 4, 6, 3)
     rows = [
-        np.concatenate([features.see(image, f"tile_{row}_{column}") for column in (0, 1)], axis=2)
+        np.concatenate([views.see(image, f"tile_{row}_{column}") for column in (0, 1)], axis=2)
         for row in (0, 1)
     ]
     np.testing.assert_array_equal(np.concatenate(rows, axis=1), image)
@@ -151,14 +151,14 @@ def test_key_follows_content_size_weights_and_view(index, tmp_path):
             (index[:4], SIZE, "imagenet", "identity"),
             (index, [32, 48], "imagenet", "identity"),
             (index, SIZE, str(file), "identity"),
-            (index, SIZE, "imagenet", "flip"),
+            (index, SIZE, "imagenet", "flip_lr"),
         ]
     ]
     assert len(set(keys)) == len(keys)
 
 
 def test_errors_come_before_any_work(folder, index):
-    with pytest.raises(ValueError, match="allowed: identity, rot90"):
+    with pytest.raises(ValueError, match="allowed: identity, flip_lr"):
         features.frozen_features(folder, index, SIZE, NAME, views=["upside_down"])
     with pytest.raises(ValueError, match="too small for EfficientNetLite0"):
         features.frozen_features(folder, index, [48, 96], NAME, views=["tile_0_0"])
@@ -178,5 +178,5 @@ def test_lower_maps_lead_to_the_same_features(folder, index):
 def test_normalised_view_removes_a_change_of_stain():
     images = np.random.default_rng(0).integers(100, 180, (1, 32, 48, 3)).astype("uint8")
     darker = (256 * ((images + 1) / 256.0) ** 1.3 - 1).round().astype("uint8")
-    first, second = (features.see(part, "normalised") for part in (images, darker))
+    first, second = (views.see(part, "normalised") for part in (images, darker))
     assert np.abs(first - second).mean() < 0.2 * np.abs(images.astype(float) - darker).mean()

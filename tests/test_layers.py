@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from helpers import layers, stain
+from helpers import layers, stain, views
 
 RNG = np.random.default_rng(0)
 SQUARE = RNG.integers(0, 256, (4, 6, 6, 3), dtype=np.uint8)
@@ -28,26 +28,26 @@ def to_numpy(x):
     return ops.convert_to_numpy(x)
 
 
-@pytest.mark.parametrize("view", layers.VIEWS)
+@pytest.mark.parametrize("view", views.DIHEDRAL)
 @pytest.mark.parametrize("images", [SQUARE, WIDE], ids=["square", "wide"])
 def test_view_is_exact_and_inverts(view, images):
-    seen = to_numpy(layers.dihedral(images, view))
+    seen = to_numpy(views.dihedral(images, view))
     expected = np.stack([NUMPY_VIEWS[view](image) for image in images])
     assert seen.dtype == np.uint8
     np.testing.assert_array_equal(seen, expected)
-    back = layers.dihedral(seen, layers.INVERSE[view])
+    back = views.dihedral(seen, views.INVERSE[view])
     np.testing.assert_array_equal(to_numpy(back), images)
 
 
 def test_views_keep_the_shape_they_promise():
-    assert layers.views_for(6, 6) == layers.VIEWS
-    for view in layers.views_for(6, 9):
-        assert layers.dihedral(WIDE, view).shape == WIDE.shape
+    assert views.views_for(6, 6) == views.DIHEDRAL
+    for view in views.views_for(6, 9):
+        assert views.dihedral(WIDE, view).shape == WIDE.shape
 
 
 def test_unknown_view_names_the_allowed():
     with pytest.raises(ValueError, match="unknown view 'rot45': allowed are identity, flip_lr"):
-        layers.dihedral(WIDE, "rot45")
+        views.dihedral(WIDE, "rot45")
 
 
 @pytest.mark.parametrize(("height", "width", "n_views"), [(6, 6, 8), (6, 9, 4)])
@@ -55,10 +55,30 @@ def test_random_dihedral_draws_all_its_views(height, width, n_views):
     image = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
     batch = np.stack([image] * 200)
     seen = to_numpy(layers.RandomDihedral(seed=1)(batch, training=True))
-    allowed = {NUMPY_VIEWS[v](image).tobytes() for v in layers.views_for(height, width)}
+    allowed = {NUMPY_VIEWS[v](image).tobytes() for v in views.views_for(height, width)}
     assert len(allowed) == n_views
     assert {one.tobytes() for one in seen} == allowed
     assert seen.dtype == np.uint8
+
+
+@pytest.mark.parametrize("layer", [layers.RandomDihedral(seed=2), layers.StainJitter(0.2, seed=2)])
+@pytest.mark.parametrize("images", [SQUARE, WIDE], ids=["square", "wide"])
+def test_augmentation_in_a_graph_is_that_without_one(layer, images):
+    """Training calls the layers while it traces, with a batch of unknown size."""
+
+    class Training(keras.layers.Layer):
+        def call(self, images):
+            return layer(images, training=True)
+
+    graph = keras.Sequential(
+        [keras.Input(images.shape[1:], dtype="uint8"), Training(autocast=False)]
+    )
+    start = ops.copy(layer.generator.state)
+    eager = to_numpy(layer(images, training=True))
+    layer.generator.state.assign(start)
+    seen = graph.predict_on_batch(images)
+    np.testing.assert_allclose(seen, eager, atol=1e-3)
+    assert not np.array_equal(seen, images)
 
 
 @pytest.mark.parametrize("layer", [layers.RandomDihedral(), layers.StainJitter(0.2)])

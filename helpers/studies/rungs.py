@@ -11,7 +11,7 @@ import pandas as pd
 
 from helpers import probe
 from helpers.results import IMAGE_FACTS
-from helpers.studies.rules import with_threshold
+from helpers.studies.rules import fit_by_fold, with_threshold
 
 # A rung and those that it may start from: the first of them that is climbed is the one it changes.
 BELOW = {
@@ -196,14 +196,12 @@ def threshold(pool, name):
 
     The threshold is for patients (mean probability), and is found on the fold's known patients.
     """
-    patients = pool[0].groupby(["protocol", "fold", "accession", "tumor_class"], as_index=False)
-    rows = []
-    for (protocol, fold), part in patients["p_malignant"].mean().groupby(["protocol", "fold"]):
-        cut = best_threshold(part["p_malignant"], part["tumor_class"] == "malignant")
-        rows.append({"protocol": protocol, "fold": fold, "cut": cut})
-    scaled = [table.merge(pd.DataFrame(rows)) for table in pool]
-    return [
-        table.assign(p_malignant=with_threshold(table["p_malignant"], table["cut"]), model=name)
-        .drop(columns="cut")
-        for table in scaled
-    ]  # fmt: skip
+    parts = pool[0].groupby("protocol")
+    cuts = {kind: fit_by_fold(part, "accession", best_threshold) for kind, part in parts}
+
+    def rescaled(table):
+        cut = [cuts[key][fold] for key, fold in zip(table["protocol"], table["fold"], strict=True)]
+        p = with_threshold(table["p_malignant"], np.array(cut))
+        return table.assign(p_malignant=p, model=name)
+
+    return [rescaled(table) for table in pool]

@@ -11,11 +11,11 @@ import keras
 import numpy as np
 import pandas as pd
 
-from helpers import layers
 from helpers.probe import patient_weights
-from helpers.training import checkpoint as checkpoints
 from helpers.training import loop
 from helpers.training.checkpoint import assign, values  # noqa: F401, for those who train again
+from helpers.training.checkpoint import key as key_of_run
+from helpers.views import dihedral
 
 
 def set_seed(seed, deterministic=True):
@@ -51,7 +51,7 @@ def balanced_weights(y, accession, *parts):
 def predict(model, images, rows, batch_size=32, views=("identity",)):
     """Outputs of the model, float32 (len(rows), n_outputs), for the images at rows.
 
-    images: as in fit; of several copies the first is used. views: of layers.views_for, over which
+    images: as in fit; of several copies the first is used. views: of views.views_for, over which
     outputs are averaged. Batches have one shape (the last is filled up), so that nothing is
     compiled twice.
     """
@@ -61,7 +61,7 @@ def predict(model, images, rows, batch_size=32, views=("identity",)):
     parts = []
     for part in filled.reshape(-1, batch_size):
         batch = loop.copies(images, part)
-        seen = [model.predict_on_batch(layers.dihedral(batch, view)) for view in views]
+        seen = [model.predict_on_batch(dihedral(batch, view)) for view in views]
         parts.append(np.mean([np.asarray(one, "float32") for one in seen], axis=0))
     return np.concatenate(parts)[: len(rows)]
 
@@ -151,7 +151,7 @@ def fit(
     epoch_end = loop.EpochEnd(
         lambda: _validate(model, images, rows_val, targets, weights, batch_size),
         patience,
-        (checkpoint, checkpoints.key(settings, arrays)) if checkpoint else None,
+        (checkpoint, key_of_run(settings, arrays)) if checkpoint else None,
         verbose,
     )
     epoch_end.resume(trainer)
@@ -167,7 +167,7 @@ def fit(
             shuffle=False,
             verbose=0,
         )
-    checkpoints.assign(model.weights, epoch_end.best)
+    assign(model.weights, epoch_end.best)
     return pd.DataFrame(epoch_end.state["history"])
 
 
