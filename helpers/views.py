@@ -45,6 +45,15 @@ def check_views(views):
         raise ValueError(f"views {list(unknown)} are unknown; allowed: {', '.join(VIEWS)}")
 
 
+def stained(names, stain):
+    """Views to learn from: `names`, as they are, "jittered" ones besides, or all "normalised"."""
+    if stain == "normalised":
+        return [f"normalised+{name}" for name in names]
+    if stain == "jittered":
+        return [*names, *(f"{JITTERED[place]}+{name}" for place, name in enumerate(names))]
+    return list(names)
+
+
 def dihedral(images, view):
     """One of the eight dihedral views of (..., height, width, channels), exact in any dtype.
 

@@ -72,6 +72,14 @@ def test_views_can_follow_one_another():
     np.testing.assert_array_equal(views.see(image, "identity+tile_0_1"), image[:, :2, 3:])
 
 
+def test_views_to_learn_from_by_stain():
+    names = ["identity", "rot180"]
+    assert views.stained(names, "as it is") == names
+    assert views.stained(names, "normalised") == ["normalised+identity", "normalised+rot180"]
+    both = [*names, "jittered_0+identity", "jittered_1+rot180"]
+    assert views.stained(names, "jittered") == both
+
+
 def test_jittered_stain_depends_on_the_image_and_the_copy_alone():
     """A batch of other size or order must not change what is stored for an image."""
     images = np.random.default_rng(0).integers(60, 200, (3, 8, 12, 3), dtype=np.uint8)

@@ -98,24 +98,26 @@ def cross_fit(train, see, parts, known, test):
     """{end of name: (p of the known rows, p of the test rows)} of one recipe of training.
 
     train(rows, stop, epochs) gives (network, history), epochs None: until `stop` says so;
-    see(network, rows, mirrored) gives P(malignant) (len(rows),). parts: as from inner_parts(known).
+    see(network, rows) gives P(malignant) (len(rows), views), the first view being the image as it
+    is. parts: as from inner_parts(known).
     "": one network, trained on all known patients for as many epochs as were best in the parts;
-    VIEWS: the same, its predictions averaged over mirrored views; FOLDS: these averaged over the
+    VIEWS: the same, its predictions averaged over the views; FOLDS: these averaged over the
     networks of the parts instead, no network having seen all known patients.
     """
-    plain, mirrored = np.full((2, int(max(known)) + 1), np.nan)
+    plain, viewed = np.full((2, int(max(known)) + 1), np.nan)
     epochs, of_parts = [], []
     for rest, held in parts:
         network, history = train(rest, held, None)
         epochs.append(history["epoch"].iloc[history["val_loss"].argmin()])
-        plain[held], mirrored[held] = see(network, held, False), see(network, held, True)
-        of_parts.append(see(network, test, True))
+        seen = see(network, held)
+        plain[held], viewed[held] = seen[:, 0], seen.mean(axis=1)
+        of_parts.append(see(network, test).mean(axis=1))
     network, _ = train(known, known[:0], int(np.round(np.mean(epochs))))
-    plain, mirrored = plain[known], mirrored[known]
+    plain, viewed, seen = plain[known], viewed[known], see(network, test)
     return {
-        "": (plain, see(network, test, False)),
-        VIEWS: (mirrored, see(network, test, True)),
-        FOLDS: (mirrored, np.mean(of_parts, axis=0)),
+        "": (plain, seen[:, 0]),
+        VIEWS: (viewed, seen.mean(axis=1)),
+        FOLDS: (viewed, np.mean(of_parts, axis=0)),
     }
 
 
