@@ -18,6 +18,7 @@ from keras import ops
 from bench.bench_data import alternate, ratios
 from helpers import cache, features, layers, models, probe, splits, training
 from helpers.data import build_index
+from helpers.models import tuning
 from helpers.phantom import make_phantom, phantom_folder
 from helpers.training import loop
 
@@ -49,8 +50,8 @@ def classifier(size, weights):
 def tuned(size, weights, share=0.1):
     """EfficientNet-Lite0 with its upper blocks to be fine-tuned on images, as in notebook 04."""
     backbone = models.build_backbone(models.LITE0, size, weights)
-    models.cut(backbone, share)[0].trainable = False
-    return models.classifier(backbone)
+    tuning.cut(backbone, share)[0].trainable = False
+    return tuning.classifier(backbone)
 
 
 def gigaflops(model):

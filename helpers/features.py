@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from helpers import cache, models
+from helpers.models import tuning
 from helpers.views import JITTER, TYPICAL_OD, check_views, see, smallest_side
 
 
@@ -42,14 +43,14 @@ def frozen_features(
 
 
 def lower_maps(folder, index, size, backbone, weights, share, views=("identity",), batch_size=32):
-    """Feature maps where `models.cut` cuts the backbone: a list with one array for each view.
+    """Feature maps where `tuning.cut` cuts the backbone: a list with one array for each view.
 
     Arrays are float16 (n, h, w, c), memory-mapped. The lower blocks run once an image and view; the
     upper ones can then be trained for many epochs and folds at a fraction of the cost. Arguments as
-    in `frozen_features`, but views keep the shape of images; share as in `models.cut`.
+    in `frozen_features`, but views keep the shape of images; share as in `tuning.cut`.
     """
     network = models.build_backbone(backbone, size, weights)
-    lower, _ = models.cut(network, share)
+    lower, _ = tuning.cut(network, share)
     weighed = models.weights_key(backbone, weights, lambda: network)
     shape = (len(index), *lower.output_shape[1:])
 

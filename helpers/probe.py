@@ -6,6 +6,8 @@ import numpy as np
 from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
+from helpers.logistic import fit_path
+
 MANY = 2000  # rows from which matrix products use all threads
 C_GRID = tuple(10.0**power for power in np.arange(-5, -0.5, 0.5))
 
@@ -47,7 +49,7 @@ def fit_probe(x, y, accession, C=C_GRID, n_inner=5, repeats=2, seed=0):
         scores = [accession_log_loss(part, y, accession, classes) for part in oof]
         best = int(np.argmin(scores)) if np.isfinite(scores).any() else 0
         weights = patient_weights(y, accession)
-        mean, scale, coef, bias = _fit_path(x, target, weights, grid[best : best + 1], 1e-6)
+        mean, scale, coef, bias = fit_path(x, target, weights, grid[best : best + 1], 1e-6)
     inner_scores = dict(zip(grid.tolist(), scores, strict=True))
     chosen = float(grid[best])
     return Probe(classes, mean, scale, coef[0], bias[0], chosen, inner_scores, oof[best])
@@ -145,60 +147,8 @@ def accession_log_loss(probabilities, y, accession, classes):
 def _fit_predict(x, y, accession, classes, grid, train, held):
     target = (y[train][:, None] == classes).astype(float)
     weights = patient_weights(y[train], accession[train])
-    mean, scale, coef, bias = _fit_path(x[train], target, weights, grid)
+    mean, scale, coef, bias = fit_path(x[train], target, weights, grid)
     return softmax((x[held] - mean) / scale @ coef + bias[:, None], axis=2)
-
-
-def _fit_path(x, target, weights, grid, tolerance=1e-4):
-    """Weighted logistic regression for every C of a grid, in scikit-learn's units of C.
-
-    The Hessian is bounded by half the weighted Gram matrix (Boehning 1992), which one
-    eigendecomposition makes diagonal for all C: accelerated steps (Nesterov 1983) in that basis
-    cost two matrix products. Returns mean, scale (d,), coef (g, d, k), bias (g, k).
-    """
-    mean = np.average(x, axis=0, weights=weights)
-    scale = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weights))
-    scale = np.where(scale > 1e-8 * (np.abs(mean) + 1), scale, 1.0)
-    z = (x - mean) / scale
-    basis, spectrum = _basis(z * np.sqrt(weights)[:, None])
-    # The intercept is one more direction, which the centring makes orthogonal: it has no penalty.
-    z = np.column_stack([z @ basis, np.ones(len(z))])
-    curve = 0.5 * np.append(spectrum, weights.sum())[:, None]
-    free = np.append(np.ones(z.shape[1] - 1), 0)[:, None]
-    halves = 2 if target.shape[1] == 2 else 1  # two mirrored columns share one penalty
-    fits = [_descend(z, target, weights, curve, halves / C * free, tolerance) for C in grid]
-    coef = np.stack([basis @ fit[:-1] for fit in fits])
-    return mean, scale, coef, np.stack([fit[-1] for fit in fits])
-
-
-def _descend(z, target, weights, curve, penalty, tolerance, steps=400):
-    """Minimise the penalised loss: coefficients (r + 1, k), the last row being the intercept."""
-    coef = ahead = np.zeros((z.shape[1], target.shape[1]))
-    momentum = 1.0
-    for _ in range(steps):
-        residual = (softmax(z @ ahead, axis=1) - target) * weights[:, None]
-        gradient = z.T @ residual + penalty * ahead
-        new = ahead - gradient / (curve + penalty)
-        if np.sum(gradient * (new - coef)) > 0:  # restart (O'Donoghue and Candes 2015)
-            momentum = 1.0
-        following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-        ahead = new + (momentum - 1) / following * (new - coef)
-        moved, size = np.abs(new - coef).max(), np.abs(new).max()
-        coef, momentum = new, following
-        if moved <= tolerance * size:
-            break
-    return coef
-
-
-def _basis(z):
-    """Directions (d, r) in which the Gram matrix of z (n, d) is diagonal, and its values (r,)."""
-    n, d = z.shape
-    values, vectors = np.linalg.eigh(z.T @ z if d <= n else z @ z.T)
-    keep = values > max(values[-1], 0) * 1e-12
-    if not keep.any():
-        return np.zeros((d, 1)), np.zeros(1)
-    values, vectors = values[keep], vectors[:, keep]
-    return (vectors if d <= n else z.T @ vectors / np.sqrt(values)), values
 
 
 def colour_features(images):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from helpers import features, models, stain, views
 from helpers.data.images import pixel_hash
+from helpers.models import tuning
 
 NAME = "EfficientNetLite0"
 SIZE = [64, 96]
@@ -177,7 +178,7 @@ def test_errors_come_before_any_work(folder, index):
 def test_lower_maps_lead_to_the_same_features(folder, index):
     [maps] = features.lower_maps(folder, index, SIZE, NAME, "imagenet", 0.1, batch_size=2)
     assert maps.dtype == np.float16
-    _, upper = models.cut(models.build_backbone(NAME, SIZE), 0.1)
+    _, upper = tuning.cut(models.build_backbone(NAME, SIZE), 0.1)
     got = upper.predict(np.float32(maps), verbose=0).mean(axis=(1, 2))
     expected = features.frozen_features(folder, index, SIZE, NAME)[:, 0]
     np.testing.assert_allclose(got, expected, atol=2e-2)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from test_rungs import predictions
 
-from helpers.studies import ladder, rungs
+from helpers.studies import choices, ladder
 
 
 def test_the_baseline_is_cut_to_images_and_folds_that_are_tested():
@@ -79,7 +79,7 @@ def test_rules_are_compared_and_chosen_for_each_fold():
         -(np.log(0.5) + np.log(0.9)) / 2, abs=1e-9
     )
     assert found.loc["top", "test loss"] == pytest.approx(-(np.log(0.4) + np.log(0.9)) / 2)
-    best = rungs.choose(pool, ["top", "mean"])
+    best = choices.choose(pool, ["top", "mean"])
     assert best["model"].tolist() == ["mean"]
     assert ladder.tell_counts(best["model"].value_counts()) == "mean in 1 fold."
 
@@ -88,8 +88,8 @@ def test_scores_of_seeds_are_averaged_not_their_predictions():
     sure = predictions("m", {("a", "benign"): 0.1})
     frame = pd.concat([sure, sure.assign(seed=1, p_malignant=0.9)])
     expected = -(np.log(0.9) + np.log(0.1)) / 2
-    assert ladder.over_seeds(frame, rungs.patient_loss) == pytest.approx(expected)
-    assert np.isnan(ladder.over_seeds(frame[:0], rungs.patient_loss))
+    assert ladder.over_seeds(frame, choices.patient_loss) == pytest.approx(expected)
+    assert np.isnan(ladder.over_seeds(frame[:0], choices.patient_loss))
 
 
 def test_candidates_stand_with_speed_and_scores():

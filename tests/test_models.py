@@ -13,7 +13,7 @@ import pytest
 from skimage import data, transform
 
 from helpers import models
-from helpers.models import lite
+from helpers.models import lite, tuning
 from helpers.models.state_dict import read_state_dict
 
 LITE0, LITE1, LITE2 = lite.SCALES
@@ -280,7 +280,7 @@ def test_backends_agree(backend, tmp_path):
 
 @pytest.mark.parametrize("share", [0.03, 0.3, 0.8])
 def test_cut_parts_make_the_whole(lite_0, images, share):
-    lower, upper = models.cut(lite_0, share)
+    lower, upper = tuning.cut(lite_0, share)
     whole = lite_0.predict(images, verbose=0)
     np.testing.assert_allclose(
         upper.predict(lower.predict(images, verbose=0), verbose=0), whole, atol=1e-4
@@ -291,14 +291,14 @@ def test_cut_parts_make_the_whole(lite_0, images, share):
 @pytest.mark.parametrize("share", [0, 1, 1.5])
 def test_cut_needs_a_share(lite_0, share):
     with pytest.raises(ValueError, match="above 0, below 1"):
-        models.cut(lite_0, share)
+        tuning.cut(lite_0, share)
 
 
 def test_classifier_starts_as_the_probe_and_keeps_batch_norm_statistics(images):
     network = models.build_backbone(LITE0, (64, 96))
     coef = np.random.default_rng(0).normal(size=1280)
-    model = models.classifier(network)
-    models.set_head(model, coef, 0.5)
+    model = tuning.classifier(network)
+    tuning.set_head(model, coef, 0.5)
     pooled = network.predict(images, verbose=0).mean((1, 2))
     expected = 1 / (1 + np.exp(-(pooled @ coef + 0.5)))
     np.testing.assert_allclose(model.predict(images, verbose=0)[:, 0], expected, atol=1e-4)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from helpers import probe
-from helpers.studies import rungs
+from helpers.studies import choices, rungs
 
 
 def predictions(model, scores, fold=1, protocol="accession"):
@@ -114,13 +114,13 @@ def test_patient_loss_by_hand():
     )
     frame = pd.concat([frame, frame[:1].assign(p_malignant=0.4)])
     expected = (-np.log(0.7) + (-np.log(0.9) - np.log(0.5)) / 2) / 2
-    assert rungs.patient_loss(frame) == pytest.approx(expected)
+    assert choices.patient_loss(frame) == pytest.approx(expected)
 
 
 def test_patient_loss_is_bounded_and_undefined_for_nothing():
     frame = predictions("m", {("a", "benign"): 1.0, ("b", "malignant"): 1.0})
-    assert rungs.patient_loss(frame) == pytest.approx((-np.log(0.01) - np.log(0.99)) / 2)
-    assert np.isnan(rungs.patient_loss(frame[:0]))
+    assert choices.patient_loss(frame) == pytest.approx((-np.log(0.01) - np.log(0.99)) / 2)
+    assert np.isnan(choices.patient_loss(frame[:0]))
 
 
 def test_a_choice_sees_the_known_patients_of_its_own_fold_only():
@@ -137,10 +137,13 @@ def test_a_choice_sees_the_known_patients_of_its_own_fold_only():
     ]
     val = pd.concat(rows)
     test = val.assign(image_id="other " + val["image_id"])
-    best = rungs.choose([val, test], ["good", "bad"])
+    best = choices.choose([val, test], ["good", "bad"])
     assert best.set_index("fold")["model"].to_dict() == {1: "good", 2: "bad"}
-    assert rungs.by_fold(best, {"good": 3, "bad": 4}) == {("accession", 1): 3, ("accession", 2): 4}
-    known, tested = rungs.follow([val, test], best, "selected")
+    assert choices.by_fold(best, {"good": 3, "bad": 4}) == {
+        ("accession", 1): 3,
+        ("accession", 2): 4,
+    }
+    known, tested = choices.follow([val, test], best, "selected")
     assert tested["p_malignant"].tolist() == [0.3, 0.7, 0.1, 0.9]
     assert set(tested["image_id"]) == set(test["image_id"])
     assert set(known["model"]) == set(tested["model"]) == {"selected"}
@@ -150,14 +153,14 @@ def test_of_equal_candidates_the_first_is_chosen_and_others_of_the_pool_are_not_
     one = {("a", "benign"): 0.4, ("b", "malignant"): 0.6}
     better = {("a", "benign"): 0.1, ("b", "malignant"): 0.9}
     val = pd.concat([predictions(m, p) for m, p in (("x", one), ("y", one), ("z", better))])
-    assert rungs.choose([val, val], ["y", "x"])["model"].tolist() == ["y"]
+    assert choices.choose([val, val], ["y", "x"])["model"].tolist() == ["y"]
 
 
 def test_other_predictions_of_the_chosen_model_are_found_by_the_end_of_their_name():
     scores = {("a", "benign"): 0.1}
     table = pd.concat([predictions("m", scores), predictions("m_views", {("a", "benign"): 0.3})])
     best = pd.DataFrame({"protocol": ["accession"], "fold": [1], "model": ["m"]})
-    for part in rungs.follow([table, table], best, "test_views", rungs.VIEWS):
+    for part in choices.follow([table, table], best, "test_views", rungs.VIEWS):
         assert part[["model", "p_malignant"]].to_numpy().tolist() == [["test_views", 0.3]]
 
 
@@ -166,23 +169,23 @@ def test_blend_gives_models_the_same_weight_whatever_their_seeds():
     frame = pd.concat(
         [one, one.assign(seed=1, p_malignant=0.4), one.assign(model="n", p_malignant=0.9)]
     )
-    both, _ = rungs.blend([frame, frame], ["m", "n"], 0)
+    both, _ = choices.blend([frame, frame], ["m", "n"], 0)
     assert both["p_malignant"].tolist() == pytest.approx([0.6])
-    alone, _ = rungs.blend([frame, frame], ["m"], 0)
+    alone, _ = choices.blend([frame, frame], ["m"], 0)
     assert alone["p_malignant"].tolist() == pytest.approx([0.3])
 
 
 def test_best_threshold_by_hand():
     truth = [False, False, True, True]
-    assert rungs.best_threshold([0.1, 0.6, 0.7, 0.9], truth) == pytest.approx(0.65)
-    assert rungs.best_threshold([0.1, 0.2, 0.7, 0.9], truth) == pytest.approx(0.5)
-    assert rungs.best_threshold([0.8, 0.9], [True, True]) == 0.5
+    assert choices.best_threshold([0.1, 0.6, 0.7, 0.9], truth) == pytest.approx(0.65)
+    assert choices.best_threshold([0.1, 0.2, 0.7, 0.9], truth) == pytest.approx(0.5)
+    assert choices.best_threshold([0.8, 0.9], [True, True]) == 0.5
 
 
 def test_thresholds_are_found_on_known_patients_and_keep_decisions():
     val = predictions("m", {("a", "benign"): 0.6, ("b", "malignant"): 0.8})
     test = predictions("m", {("c", "benign"): 0.65, ("d", "malignant"): 0.75})
-    _, moved = rungs.threshold([val, test], "m_threshold")
+    _, moved = choices.threshold([val, test], "m_threshold")
     assert moved["p_malignant"].ge(0.5).tolist() == [False, True]
     assert set(moved["model"]) == {"m_threshold"}
     assert moved.columns.tolist() == test.columns.tolist()

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from helpers import charts, comparisons, decisions, metrics
 from helpers.splits import label
-from helpers.studies.rungs import patient_loss
+from helpers.studies.choices import patient_loss
 
 FLOOR = ("majority", "colour", "baseline_cnn")  # of notebook 03
 SCORES = {
@@ -141,7 +141,7 @@ def compare_rules(pool):
 
 
 def count_choices(choice):
-    """A row a protocol and model: in how many folds `rungs.choose` took it."""
+    """A row a protocol and model: in how many folds `choices.choose` took it."""
     counts = choice.groupby(["protocol", "model"]).size().rename("folds").reset_index()
     return counts.assign(model=counts["model"].map(charts.spell))
 
