@@ -42,7 +42,7 @@ def _fused(function):
         return function
     import tensorflow as tf
 
-    return tf.function(function, jit_compile=True)
+    return tf.function(function, jit_compile=True, reduce_retracing=True)
 
 
 @_fused
