@@ -173,16 +173,16 @@ def cost_table(pool, candidates, speed, protocol, n_boot, seed):
 
 def cost_plot(cost):
     """AUC of patients against images per second; a dot with its interval for each row."""
-    fig, ax = plt.subplots(figsize=(6.5, 3.2))
+    fig, ax = plt.subplots(figsize=(7.5, 3.2))
     known = cost.dropna(subset="value").reset_index(drop=True)
     for number, row in known.iterrows():
         spread = [[row["value"] - row["ci_low"]], [row["ci_high"] - row["value"]]]
-        marker = "osD^v<>P"[number % 8]
+        marker = "osD^v<>PX"[number % 9]
         ax.errorbar(
             row["images per second"], row["value"], spread, fmt=marker, label=row["network"]
         )
     ax.set(xlabel="images per second on this machine", ylabel="AUC of patients", ylim=(0, 1.02))
     ax.set_xlim(0, 1.15 * cost["images per second"].max())
     ax.axhline(0.5, color=charts.REFERENCE, lw=1, ls="--")
-    ax.legend(loc="lower left", fontsize=8)
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
     return fig
