@@ -124,7 +124,7 @@ def directory_dataset(files: list[Path], labels: np.ndarray, place: Path):
 
 def epoch_table(folder: Path, index: pd.DataFrame, repeats: int = 3) -> pd.DataFrame:
     """Return the rates of an epoch of one small model on four sources of the same images."""
-    from helpers.training.loop import batches
+    from helpers.training.loop import feed
 
     files = [folder / path for path in index["path"]]
     labels = (index["tumor_class"] == "malignant").to_numpy(int)
@@ -138,8 +138,8 @@ def epoch_table(folder: Path, index: pd.DataFrame, repeats: int = 3) -> pd.DataF
         return len(index)
 
     def ours(images) -> int:
-        feed = batches(images, rows, labels[:, None], weights, BATCH, "shuffle", 0, 0)
-        return fit(feed, steps_per_epoch=steps)
+        source = feed(images, rows, labels[:, None], weights, BATCH, "shuffle", 0, 0)
+        return fit(source, steps_per_epoch=steps)
 
     with tempfile.TemporaryDirectory() as place:
         directory = directory_dataset(files, labels, Path(place))

@@ -110,7 +110,7 @@ def fed(model, images, augment, jit_compile="auto", steps=STEPS):
     options = {"steps_per_epoch": steps, "shuffle": False, "verbose": 0}
 
     def job():
-        trainer.fit(loop.batches(images, rows, targets, weights, BATCH, "shuffle", 0, 0), **options)
+        trainer.fit(loop.feed(images, rows, targets, weights, BATCH, "shuffle", 0, 0), **options)
         return steps * BATCH
 
     job()

@@ -159,7 +159,7 @@ def fit(
     if done < epochs and not epoch_end.state["stopped"]:
         train = (images, rows_train, targets, weights, batch_size, sampling, seed, done)
         trainer.fit(
-            loop.batches(*train),
+            loop.feed(*train),
             steps_per_epoch=steps,
             initial_epoch=done,
             epochs=epochs,
