@@ -1,14 +1,13 @@
-"""Augmentation and stain handling as layers, on any Keras backend.
+"""Augmentation as layers, on any Keras backend.
 
 Images are (n, height, width, 3), RGB, 0 to 255, uint8 or float. The layers run in the graph, on
 whole batches; random ones are the identity outside training.
 """
 
 import keras
-import numpy as np
 from keras import ops
 
-from helpers.stain import normalise_stain, shift_stain
+from helpers.stain import shift_stain
 
 
 @keras.saving.register_keras_serializable(package="breakhis")
@@ -93,24 +92,6 @@ class StainJitter(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"strength": self.strength, "seed": self.seed}
-
-
-@keras.saving.register_keras_serializable(package="breakhis")
-class StainNormalization(keras.layers.Layer):
-    """stain.normalise_stain as a layer, in training and in use; mean, std: stain_statistics."""
-
-    def __init__(self, mean, std, **kwargs):
-        super().__init__(autocast=False, **kwargs)
-        self.mean, self.std = (np.asarray(v, "float32").tolist() for v in (mean, std))
-
-    def call(self, images):
-        return normalise_stain(images, np.float32(self.mean), np.float32(self.std))
-
-    def compute_output_spec(self, images):
-        return keras.KerasTensor(images.shape, "float32")
-
-    def get_config(self):
-        return super().get_config() | {"mean": self.mean, "std": self.std}
 
 
 def augmentation(stain=0.0, dihedral=True, seed=0):

@@ -1,4 +1,4 @@
-"""Optical density and the amounts of stain in an image: shift, measure, normalise.
+"""Optical density and the amounts of stain in an image: shift, normalise.
 
 Images are (n, height, width, 3), RGB, 0 to 255, uint8 or float. Optical density (OD) is
 -log((value + 1) / 256) of each channel, natural logarithm: 0 for white, 5.55 for black, and, by
@@ -52,24 +52,6 @@ def _shift(images, gain, offset):
     change = ops.einsum("nhwc,ncd->nhwd", to_od(images), mix)
     change = change + ops.matmul(offset, RGB_FROM_HED)[:, None, None]
     return ops.clip((images + 1.0) * ops.exp(-change) - 1.0, 0.0, 255.0)
-
-
-def stain_statistics(images, chunk=64):
-    """Mean and standard deviation of tissue OD, two float32 (3,) arrays, to normalise towards.
-
-    images: (n, height, width, 3), 0 to 255. Every image counts the same. Give it training
-    images only. Images without tissue (all bare glass) are left out.
-    """
-    parts = [
-        np.concatenate([ops.convert_to_numpy(s) for s in _statistics(images[i : i + chunk])], 1)
-        for i in range(0, len(images), chunk)
-    ]
-    each = np.concatenate(parts)
-    each = each[each[:, 3:].min(axis=1) > 0]
-    if not len(each):
-        raise ValueError("no image holds tissue: stain statistics need images of stained tissue")
-    mean, std = each[:, :3], each[:, 3:]
-    return mean.mean(0).astype("float32"), std.mean(0).astype("float32")
 
 
 def normalise_stain(images, mean, std):

@@ -139,36 +139,41 @@ def test_strength_out_of_range_is_refused(strength):
         layers.StainJitter(strength)
 
 
+def tissue_statistics(image):
+    """Mean and deviation of OD of the tissue of one image, by NumPy."""
+    od = -np.log((image.reshape(-1, 3).astype(float) + 1) / 256)
+    tissue = od[od.mean(axis=1) > stain.TISSUE_OD]
+    return tissue.mean(axis=0), tissue.std(axis=0)
+
+
 def test_normalised_images_have_the_target_statistics():
     mean, std = np.float32([0.6, 0.8, 0.5]), np.float32([0.25, 0.3, 0.2])
-    seen = stain.normalise_stain(TISSUE, mean, std)
-    own_mean, own_std = stain.stain_statistics(seen)
-    np.testing.assert_allclose(own_mean, mean, atol=0.02)
-    np.testing.assert_allclose(own_std, std, atol=0.02)
+    for image in to_numpy(stain.normalise_stain(TISSUE, mean, std)):
+        own_mean, own_std = tissue_statistics(image)
+        np.testing.assert_allclose(own_mean, mean, atol=0.02)
+        np.testing.assert_allclose(own_std, std, atol=0.02)
 
 
 def test_image_with_the_target_statistics_is_left_alone():
-    mean, std = stain.stain_statistics(TISSUE[:1])
-    seen = to_numpy(layers.StainNormalization(mean, std)(TISSUE[:1]))
+    mean, std = np.float32(tissue_statistics(TISSUE[0]))
+    seen = to_numpy(stain.normalise_stain(TISSUE[:1], mean, std))
     np.testing.assert_allclose(seen, TISSUE[:1], atol=0.05)
 
 
-def test_statistics_ignore_bare_glass_and_weigh_images_equally():
-    glass = np.full((1, 20, 30, 3), 250, np.uint8)
-    alone = stain.stain_statistics(TISSUE)
-    both = stain.stain_statistics(np.concatenate([TISSUE, glass]))
-    np.testing.assert_array_equal(alone, both)
-    each = np.mean([stain.stain_statistics(TISSUE[i : i + 1])[0] for i in range(3)], axis=0)
-    np.testing.assert_allclose(alone[0], each, rtol=1e-5)
-    with pytest.raises(ValueError, match="no image holds tissue"):
-        stain.stain_statistics(glass)
-    assert np.isfinite(to_numpy(stain.normalise_stain(glass, *alone))).all()
+def test_bare_glass_is_no_tissue_and_is_not_blown_up():
+    mean, std = np.float32(tissue_statistics(TISSUE[0]))
+    half = np.concatenate([TISSUE[:1], np.full((1, 20, 30, 3), 250, np.uint8)], axis=2)
+    seen = to_numpy(stain.normalise_stain(half, mean, std))
+    np.testing.assert_allclose(seen[:, :, :30], TISSUE[:1], atol=0.05)
+    glass = to_numpy(stain.normalise_stain(half[:, :, 30:], mean, std))
+    assert np.isfinite(glass).all()
+    assert glass.min() >= 0
+    assert glass.max() <= 255
 
 
 def test_layers_survive_saving(tmp_path):
     inputs = keras.Input((6, 9, 3))
-    x = layers.StainNormalization([0.5, 0.6, 0.7], [0.2, 0.2, 0.2])(inputs)
-    x = layers.StainJitter(0.1, seed=5)(layers.RandomDihedral(seed=4)(x))
+    x = layers.StainJitter(0.1, seed=5)(layers.RandomDihedral(seed=4)(inputs))
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
