@@ -229,7 +229,7 @@ def main(arguments=None):
     """Print the tables."""
     parser = argparse.ArgumentParser("python -m bench.bench_training", description=main.__doc__)
     parser.add_argument("--weights", default="imagenet", help="of EfficientNet-Lite0")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
     made = {"images_per_slide": 1, "size": tuple(SIZE)}
     folder = make_phantom(phantom_folder(**made), **made)
