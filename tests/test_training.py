@@ -234,6 +234,29 @@ def test_broken_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_memory_is_kept_for_the_same_arguments_and_the_same_code(tmp_path, monkeypatch):
+    calls = []
+
+    def square(x):
+        calls.append(x)
+        return x**2
+
+    def ask(folder, x):
+        return training.memory(folder).cache(square)(x)
+
+    monkeypatch.setattr(checkpoint, "ROOT", tmp_path)
+    (tmp_path / "helpers").mkdir()
+    code = tmp_path / "helpers" / "some.py"
+    code.write_text("old")
+    assert [ask(tmp_path / "kept", x) for x in (3, 3, 4)] == [9, 9, 16]
+    assert calls == [3, 4]
+    code.write_text("new")
+    assert ask(tmp_path / "kept", 3) == 9
+    assert calls == [3, 4, 3]
+    assert [ask("", 3), ask("", 3)] == [9, 9]
+    assert calls == [3, 4, 3, 3, 3]
+
+
 def test_checkpoint_of_another_run_is_refused(tmp_path):
     file = tmp_path / "run.npz"
     checkpoint.save(file, "other", {}, {})

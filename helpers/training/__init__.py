@@ -13,7 +13,7 @@ import pandas as pd
 
 from helpers.probe import patient_weights
 from helpers.training import loop
-from helpers.training.checkpoint import assign, values  # noqa: F401, for those who train again
+from helpers.training.checkpoint import assign, memory, values  # noqa: F401, for notebook 04
 from helpers.training.checkpoint import key as key_of_run
 from helpers.views import dihedral
 

@@ -7,10 +7,11 @@ optimizer, the best weights so far, the history, and a key of the run that it be
 import hashlib
 import json
 
+import joblib
 import numpy as np
 from keras import ops
 
-from helpers.results import resolve, write_atomic
+from helpers.results import ROOT, resolve, write_atomic
 
 
 def key(settings, arrays):
@@ -59,3 +60,15 @@ def load(path, run_key):
             group, index = name.rsplit("/", 1)
             groups.setdefault(group, {})[int(index)] = file[name]
     return meta["state"], {g: [v[i] for i in range(len(v))] for g, v in groups.items()}
+
+
+def memory(folder):
+    """A joblib.Memory in `folder`, for what trainings gave; folder "": one that keeps nothing.
+
+    What other code of helpers has made is not read: it lies in a folder of its own.
+    """
+    if not folder:
+        return joblib.Memory(None)
+    files = sorted((ROOT / "helpers").rglob("*.py"))
+    code = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return joblib.Memory(resolve(folder) / code, verbose=0)
