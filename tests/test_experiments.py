@@ -147,7 +147,8 @@ def climb(start, smoke_run, **parameters):
     ]
 
 
-LITTLE = {"IMAGE_SIZE": [64, 96], "SIZES": [[96, 144]], "EPOCHS": 1, "N_BOOT": 50, "SEEDS": [0, 1]}
+LITTLE = {"IMAGE_SIZE": [64, 96], "SIZES": [[96, 144]], "EPOCHS": 1, "N_BOOT": 50, "SEEDS": [0, 1],
+          "BACKBONES": ["EfficientNetLite0"], "MAGNIFICATIONS": [100]}  # fmt: skip
 
 
 def test_every_rung_is_climbed_and_tests_each_image_once(start, smoke_run):

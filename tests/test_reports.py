@@ -212,10 +212,12 @@ def test_previous_and_next_lead_through_the_series(opened):
     page, _ = opened(NAMES[0])
     seen = [NAMES[0]]
     while page.locator(".onward a[rel=next]").count():
-        page.locator(".onward a[rel=next]").click()
+        with page.expect_navigation():  # until the page is loaded
+            page.locator(".onward a[rel=next]").click()
         seen.append(Path(page.url).stem)
     assert seen == NAMES
-    page.locator(".onward a[rel=prev]").click()
+    with page.expect_navigation():
+        page.locator(".onward a[rel=prev]").click()
     assert Path(page.url).stem == NAMES[-2]
 
 
