@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import label
 
-from helpers import phantom
-from helpers.phantom import tissue, tissue_stain
+import phantom
+from phantom import tissue, tissue_stain
 
 SMALL = {"images_per_slide": 1, "size": (64, 96), "magnifications": [40, 400]}
 SLIDES = pd.read_csv(phantom.ROOT / "data" / "slides.csv", dtype=str)

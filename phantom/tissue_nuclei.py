@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from helpers.phantom.tissue_noise import field
+from phantom.tissue_noise import field
 
 
 class Nuclei(NamedTuple):

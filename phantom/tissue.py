@@ -6,11 +6,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
-from helpers.phantom.tissue_cells import place, scatter
-from helpers.phantom.tissue_noise import enlarge, field, picture_field, ramp
-from helpers.phantom.tissue_nuclei import Nuclei, paint
-from helpers.phantom.tissue_plan import Plan, draw_plan
-from helpers.phantom.tissue_stain import Patient, develop
+from phantom.tissue_cells import place, scatter
+from phantom.tissue_noise import enlarge, field, picture_field, ramp
+from phantom.tissue_nuclei import Nuclei, paint
+from phantom.tissue_plan import Plan, draw_plan
+from phantom.tissue_stain import Patient, develop
 
 FIELD_UM = {40: 875.0, 100: 350.0, 200: 175.0, 400: 87.5}  # width of the field
 MALIGNANT = ("DC", "LC", "MC", "PC")

@@ -22,9 +22,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from helpers.data.images import PHANTOM_MARK
-from helpers.data.names import MAGNIFICATIONS
-from helpers.phantom import tissue, tissue_stain
+from helpers.images import PHANTOM_MARK
+from helpers.data import MAGNIFICATIONS
+from phantom import tissue, tissue_stain
 from helpers.results import ROOT
 
 TYPE_FOLDERS = {

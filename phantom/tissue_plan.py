@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from helpers.phantom.tissue_cells import scatter
-from helpers.phantom.tissue_noise import field
+from phantom.tissue_cells import scatter
+from phantom.tissue_noise import field
 
 FAR = 1e3  # µm: an epithelium without a lumen, or nothing of the kind near
 

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.spatial import cKDTree
 
-from helpers.phantom.tissue_noise import at, field
-from helpers.phantom.tissue_nuclei import Nuclei, grow, join
+from phantom.tissue_noise import at, field
+from phantom.tissue_nuclei import Nuclei, grow, join
 
 
 def scatter(width: float, height: float, gap: float, jitter: float, rng) -> tuple:
