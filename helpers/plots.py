@@ -1,16 +1,16 @@
-"""Figures and tables: one style, one colour a model, alt text and a caption for each figure."""
+"""Figures and tables on the page: one style, one colour a model, alt text, caption and badge."""
 
 import base64
 import html
 import io
+import re
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-# Okabe and Ito (2008), then Tol (2021): safe for colour-blind readers. One model has one colour in
-# all notebooks.
+# Okabe and Ito (2008), Tol (2021): safe for colour-blind readers. A model keeps its colour.
 PALETTE = {
     "majority": "#999999",
     "colour": "#E69F00",
@@ -21,19 +21,17 @@ PALETTE = {
     "stain_augmented": "#CC79A7",
     "ensemble": "#000000",
     "probe_chosen": "#332288",
-    "stain_normalised": "#882255",
-    "balanced": "#999933",
     "selected": "#661100",
-    "probe_crops": "#44AA99",
-    "stain_chosen": "#AA4499",
     "test_views": "#6699CC",
 }
 CLASS_COLORS = {"benign": "#0072B2", "malignant": "#D55E00"}
 INK, REFERENCE = "#222222", "#666666"
-SHAPES = dict(zip(PALETTE, "Xv^osDPh<>p*d8H", strict=True))
 OTHER_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-OTHER_SHAPES = "oDs^vPX"
+OWN_LOOKS = dict(zip(PALETTE, zip(PALETTE.values(), "Xv^osDPh<>p", strict=True), strict=True))
+OTHER_LOOKS = tuple(zip(OTHER_COLORS, "oDs^vPX", strict=True))
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+
+_badge = ""  # what the images of the open run are; set by data.start_run and data.open_run
 
 
 def style() -> None:
@@ -49,8 +47,23 @@ def style() -> None:
     })  # fmt: skip
 
 
+def set_badge(badge: str) -> None:
+    """Let every later caption end with ``badge``, the statement of what the images are."""
+    global _badge
+    _badge = badge
+
+
+def _with_badge(caption: str, badge: str | None) -> str:
+    badge = _badge if badge is None else badge
+    if not badge:
+        raise RuntimeError(
+            "A caption must say what the images are: open the run first, or give badge=..."
+        )
+    return f"{caption} {badge.removesuffix('.')}."
+
+
 def look(names) -> dict[str, dict]:
-    """Return colour, marker and line style for each of ``names``.
+    """Return color, marker and ls (line style) for each of ``names``, as matplotlib's keywords.
 
     A model has its own look, its variants (``probe_calibrated``) have its colour, and names that
     end in a class ("truly benign") have that of the class. Other names take what is free.
@@ -58,16 +71,14 @@ def look(names) -> dict[str, dict]:
     >>> look(["probe"])["probe"]["color"]
     '#0072B2'
     """
-    names = list(dict.fromkeys(map(str, names)))
-    own = {name: _own_look(name) for name in names}
-    taken = {given[0] for given in own.values() if given}
-    free = [pair for pair in zip(OTHER_COLORS, OTHER_SHAPES, strict=True) if pair[0] not in taken]
-    unnamed = [name for name in names if own[name] is None]
-    for position, name in enumerate(unnamed):
-        own[name] = free[position % len(free)] if free else (INK, "o")
+    looks = {name: _own_look(name) for name in dict.fromkeys(map(str, names))}
+    taken = {own[0] for own in looks.values() if own}
+    free = [pair for pair in OTHER_LOOKS if pair[0] not in taken] or [(INK, "o")]
+    for position, name in enumerate([name for name, own in looks.items() if not own]):
+        looks[name] = free[position % len(free)]
     return {
-        name: {"color": own[name][0], "marker": own[name][1], "ls": LINES[position % len(LINES)]}
-        for position, name in enumerate(names)
+        name: {"color": color, "marker": marker, "ls": LINES[position % len(LINES)]}
+        for position, (name, (color, marker)) in enumerate(looks.items())
     }
 
 
@@ -75,7 +86,7 @@ def _own_look(name: str) -> tuple[str, str] | None:
     """Return the colour and marker that belong to a model, its variant or a class; None if none."""
     for model in sorted(PALETTE, key=len, reverse=True):
         if name == model or name.startswith(f"{model}_"):
-            return PALETTE[model], SHAPES[model]
+            return OWN_LOOKS[model]
     for kind, marker in zip(CLASS_COLORS, "os", strict=True):
         if name.split()[-1:] == [kind]:
             return CLASS_COLORS[kind], marker
@@ -83,47 +94,43 @@ def _own_look(name: str) -> tuple[str, str] | None:
 
 
 def spell(name) -> str:
-    """Return a model's or column's name as words: ``baseline_cnn`` is "baseline cnn"."""
-    return str(name).replace("_", " ")
+    """Return a model's or column's name as words: ``baseline_cnn`` is "baseline CNN"."""
+    words = str(name).replace("_", " ")
+    return re.sub(r"\b(auc|cnn|ece)\b", lambda found: found[0].upper(), words)
 
 
-def legend_below(fig, ax, columns: int = 4) -> None:
-    """Put the legend of ``ax`` under the figure, where it hides no data."""
-    handles, labels = ax.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
-
-
-def show(fig, alt: str, caption: str, badge: str, *, key: bool = False, jpeg: bool = False) -> None:
+def show(
+    fig,
+    alt: str,
+    caption: str,
+    *,
+    key: bool = False,
+    jpeg: bool = False,
+    tissue: bool = False,
+    badge: str | None = None,
+) -> None:
     """Display ``fig`` with alt text and a caption that names the data, then close it.
 
-    ``alt`` says what a reader who cannot see the figure should know. ``badge`` is the statement of
-    the data (phantom, sample or whole database). ``key`` marks the notebook's key figure, shown on
-    the index page. ``jpeg`` suits sheets of photographs.
+    ``alt`` tells the result to a reader who cannot see the figure. ``key`` marks the notebook's key
+    figure, ``tissue`` a figure that shows images, ``jpeg`` suits sheets of photographs. ``badge``
+    replaces the open run's where a figure is of other data. RuntimeError without any badge.
     """
-    kind = "jpeg" if jpeg else "png"
-    buffer = io.BytesIO()
-    options = {"pil_kwargs": {"quality": 82}} if jpeg else {}
-    fig.savefig(buffer, format=kind, **options)
+    details = {"alt": alt, "caption": _with_badge(caption, badge), "key": key, "tissue": tissue}
+    mime, buffer = "image/jpeg" if jpeg else "image/png", io.BytesIO()
+    fig.savefig(buffer, format=mime[6:], pil_kwargs={"quality": 82} if jpeg else None)
     plt.close(fig)
-    mime = f"image/{kind}"
     content = {mime: base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
-    details = {"alt": alt, "caption": f"{caption} {badge}.", "key": key}
     display(content, raw=True, metadata={mime: details})
 
 
-def table(frame: pd.DataFrame, caption: str, badge: str, *, digits: int = 3) -> None:
-    """Display ``frame`` as an HTML table with a caption that names the data.
+def table(frame: pd.DataFrame, caption: str, *, digits: int = 2, badge: str | None = None) -> None:
+    """Display ``frame`` as an HTML table with a caption that names the data, without its index.
 
-    Numbers have ``digits`` decimals; missing values show as a dash, underscores in heads as spaces.
+    Numbers have ``digits`` decimals, missing values show as a dash, heads are spelled as words.
     """
-    body = (
-        frame.rename(columns=spell)
-        .rename_axis(columns=None)
-        .to_html(
-            index=False, border=0, na_rep="–", float_format=lambda value: f"{value:.{digits}f}"
-        )
-    )
-    head = f"<caption>{html.escape(f'{caption} {badge}.')}</caption>"
+    words = frame.rename(columns=spell).rename_axis(columns=None)
+    body = words.to_html(index=False, border=0, na_rep="–", float_format=f"{{:z.{digits}f}}".format)
+    head = f"<caption>{html.escape(_with_badge(caption, badge))}</caption>"
     body = body.replace("<thead>", head + "<thead>", 1)
     display(HTML(f'<div class="table-scroll">{body}</div>'))
 

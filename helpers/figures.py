@@ -1,0 +1,268 @@
+"""Figures of results: a DataFrame in, a matplotlib figure out, for ``plots.show``.
+
+Colours are safe for colour-blind readers; shapes or printed numbers repeat what a colour says, so
+that a print in grey can be read. A model has the same colour and shape in the whole series.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import confusion_matrix
+
+from helpers.plots import INK, OTHER_COLORS, PALETTE, REFERENCE, look, spell
+
+
+def intervals(
+    frame: pd.DataFrame,
+    *,
+    rows: str = "model",
+    marks: str | None = None,
+    panels: str | None = None,
+    xlabel: str = "AUC",
+    limits: tuple[float, float] | None = None,
+    reference: float | None = None,
+    digits: int = 2,
+) -> Figure:
+    """Return dots with 95% intervals, a row for each value of ``rows``, the numbers beside them.
+
+    ``frame`` has value, ci_low and ci_high (missing: no whisker) and the columns named by ``rows``,
+    ``marks`` (several dots in a row, told apart by colour and shape) and ``panels`` (one below the
+    other). The order is that of the frame. ``reference`` draws a dashed line: 0.5 for chance. Of an
+    empty frame the figure says that there is nothing to show.
+    """
+    marks = marks or rows
+    if frame.empty:
+        return _nothing("No score is defined here: the test part lacks a class.")
+    parts = list(frame.groupby(panels, sort=False)) if panels else [("", frame)]
+    looks = look(frame[marks])
+    if marks == rows and not PALETTE.keys() & looks.keys():  # rows that are no models look alike
+        looks = dict.fromkeys(looks, {"color": OTHER_COLORS[0], "marker": "o"})
+    counts = [part[rows].nunique() for _, part in parts]
+    per_row = 0.32 if marks == rows else max(0.4, 0.23 * len(looks))
+    size = (7.5, 0.9 + 0.4 * len(parts) + per_row * sum(counts))
+    options = {"sharex": True, "squeeze": False, "height_ratios": counts}
+    fig, axes = plt.subplots(len(parts), 1, figsize=size, **options)
+    for ax, (title, part) in zip(axes[:, 0], parts, strict=True):
+        _interval_rows(ax, part, rows, marks, looks, digits)
+        ax.set_title(spell(title))
+        if reference is not None:
+            ax.axvline(reference, color=REFERENCE, ls="--", lw=1, zorder=0)
+    axes[-1, 0].set(xlabel=f"{xlabel} (95% interval)", xlim=limits)
+    if marks != rows and len(looks) > 1:
+        for name, own in looks.items():
+            axes[0, 0].plot([], [], own["marker"], color=own["color"], label=spell(name))
+        legend_below(fig, axes[0, 0])
+    return fig
+
+
+def _interval_rows(ax: Axes, frame: pd.DataFrame, rows: str, marks: str, looks: dict, digits: int):
+    """Draw dots with whiskers on ``ax``, one line of text beside each."""
+    order = list(frame[rows].unique())
+    names = list(looks) if marks != rows else []
+    step = min(0.34, 0.66 / max(len(names), 1))
+    for band in range(1, len(order), 2) if names else ():
+        ax.axhspan(band - 0.5, band + 0.5, color="#f4f4f4", lw=0, zorder=0)
+    for item in frame.to_dict("records"):
+        shift = (names.index(str(item[marks])) - (len(names) - 1) / 2) * step if names else 0.0
+        y, own = order.index(item[rows]) + shift, looks[str(item[marks])]
+        low, high = item.get("ci_low", np.nan), item.get("ci_high", np.nan)
+        ax.plot([low, high], [y, y], color=own["color"], lw=1.8, solid_capstyle="butt")
+        size = 10 if own["marker"] in "*X" else 6.5  # these fill less of their square
+        ax.plot(item["value"], y, own["marker"], color=own["color"], ms=size, mec="white")
+        spread = f" ({low:z.{digits}f} to {high:z.{digits}f})" if np.isfinite(low) else ""
+        words = f"{item['value']:z.{digits}f}{spread}".replace("-", "\N{MINUS SIGN}")
+        place = {"va": "center", "transform": ax.get_yaxis_transform()}
+        ax.text(1.02, y, words, fontsize=8.5, color=INK, **place)
+    ax.set(yticks=range(len(order)), yticklabels=[spell(row) for row in order])
+    ax.set_ylim(len(order) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
+def _nothing(why: str) -> Figure:
+    """Return a figure that says why there is nothing to show."""
+    fig, ax = plt.subplots(figsize=(7.5, 1))
+    ax.text(0.5, 0.5, why, ha="center", va="center")
+    ax.axis("off")
+    return fig
+
+
+def legend_below(fig: Figure, ax: Axes, columns: int = 4) -> None:
+    """Put the legend of ``ax`` under the figure, where it hides no data."""
+    handles, labels = ax.get_legend_handles_labels()
+    if ax.get_legend():
+        ax.get_legend().remove()
+    fig.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+
+
+def sheet(
+    images,
+    titles: list[str],
+    *,
+    columns: int = 4,
+    frames: list[str] | None = None,
+    row_titles: list[str] | None = None,
+    width: float = 7.8,
+) -> Figure:
+    """Return images side by side, uint8 (height, width, 3), each with its title above it.
+
+    ``frames`` gives a border colour to each image (None: no border). ``row_titles`` stand at the
+    left of the rows. ``width`` is that of the figure, inches. Show sheets with ``jpeg=True``, and
+    ``tissue=True`` where they show images of the data. ValueError without images.
+    """
+    if len(images) == 0:
+        raise ValueError("sheet needs at least one image.")
+    n_rows = -(-len(images) // columns)
+    tall, wide = np.asarray(images[0]).shape[:2]
+    lines = max(title.count("\n") + 1 for title in titles) if any(titles) else 0
+    height = n_rows * (width / columns * tall / wide + 0.15 * lines + 0.08)
+    fig, axes = plt.subplots(n_rows, columns, figsize=(width, height), squeeze=False)
+    fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
+    for position, ax in enumerate(axes.flat):
+        ax.set(xticks=[], yticks=[])
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+        if position >= len(images):
+            continue
+        ax.imshow(images[position], interpolation="antialiased")
+        ax.set_title(titles[position], fontsize=8, pad=3)
+        if frames and frames[position]:
+            ax.spines[:].set(visible=True, color=frames[position], linewidth=2)
+        if row_titles and position % columns == 0:
+            ax.set_ylabel(row_titles[position // columns], fontsize=9)
+    return fig
+
+
+def heat_map(
+    value: pd.DataFrame,
+    text: pd.DataFrame | None = None,
+    *,
+    xlabel: str,
+    ylabel: str,
+    label: str,
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Return a heat map of ``value`` with ``text`` (or the value, two digits) in its cells.
+
+    ``text`` has the shape of ``value``. A missing value stays white and reads "not studied".
+    ``label`` names the colour scale, ``limits`` are its ends.
+    """
+    words = value.map("{:z.2f}".format) if text is None else text
+    low, high = limits or (None, None)
+    fig, ax = plt.subplots(figsize=(1.35 * value.shape[1] + 2.4, 0.75 * value.shape[0] + 1.2))
+    _cells(ax, value, words, cmap="cividis", vmin=low, vmax=high, cbar_kws={"label": label})
+    for i, j in np.argwhere(value.isna()):
+        ax.text(j + 0.5, i + 0.5, "not\nstudied", ha="center", va="center", color=INK)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    return fig
+
+
+def confusion(
+    true, called, labels: list[str], *, unit: str = "images", boundary: int | None = None
+) -> Figure:
+    """Return the confusion matrix: counts, and below them their share of the row (true class).
+
+    ``true`` and ``called``: (n,), values of ``labels``, which give the order. ``unit`` names what
+    is counted. ``boundary`` draws lines after that many classes, between benign and malignant.
+    """
+    counts = confusion_matrix(true, called, labels=labels)
+    totals = counts.sum(1, keepdims=True)
+    rows = [f"{spell(name)} (n={n})" for name, n in zip(labels, totals[:, 0], strict=True)]
+    share = pd.DataFrame(counts / np.where(totals, totals, np.nan), rows, map(spell, labels))
+    words = [[f"{n}\n{n / total:.0%}" if n else "0" for n in row]
+             for row, total in zip(counts, totals[:, 0], strict=True)]  # fmt: skip
+    cell = 0.72 if len(labels) > 3 else 1.15
+    size = (max(len(labels) * cell + 1.9, 3.4), len(labels) * min(cell, 0.72) + 1.3)
+    fig, ax = plt.subplots(figsize=size)
+    _cells(ax, share, words, cmap="Blues", vmin=0, vmax=1, cbar=False)
+    ax.set(xlabel="predicted class", ylabel=f"true class (n {unit})")
+    if boundary:
+        ax.axhline(boundary, color=INK, lw=1)
+        ax.axvline(boundary, color=INK, lw=1)
+    return fig
+
+
+def _cells(ax: Axes, value: pd.DataFrame, words, **options) -> None:
+    """Draw seaborn's heat map with ``words`` in its cells; missing values stay empty."""
+    style = {"annot_kws": {"size": 8.5}, "linewidths": 1, "linecolor": "white"}
+    sns.heatmap(value, annot=np.asarray(words), fmt="", ax=ax, **style, **options)
+    ax.set_xticks(ax.get_xticks(), [spell(name) for name in value.columns], rotation=0)
+    ax.set_yticks(ax.get_yticks(), [spell(name) for name in value.index], rotation=0)
+    ax.grid(visible=False)
+    ax.tick_params(length=0)
+
+
+def learning_curves(history: pd.DataFrame, run=("protocol", "fold", "seed")) -> Figure:
+    """Return loss and, where it is there, accuracy against epoch, for training and validation.
+
+    ``history``: Keras's histories one below the other, with a column epoch (from 1) and columns
+    ``run`` that tell the trainings apart. Thin lines are trainings, thick ones their mean over
+    those still running.
+    """
+    measures = [name for name in ("loss", "accuracy") if name in history]
+    fig, axes = plt.subplots(1, len(measures), figsize=(7.5, 3.2), squeeze=False)
+    colors = {"training": REFERENCE, "validation": INK}
+    for ax, name in zip(axes[0], measures, strict=True):
+        named = history.rename(columns={name: "training", f"val_{name}": "validation"})
+        named["run"] = named.groupby(list(run)).ngroup()
+        parts = [part for part in ("validation", "training") if part in named]
+        long = named.melt(["run", "epoch"], parts, var_name="part", value_name=name)
+        how = {"x": "epoch", "y": name, "hue": "part", "style": "part", "ax": ax}
+        how |= {"palette": colors, "style_order": parts, "hue_order": parts}
+        sns.lineplot(long, units="run", estimator=None, lw=0.7, alpha=0.4, legend=False, **how)
+        sns.lineplot(long, errorbar=None, lw=2.2, markers=["o"] * len(parts), **how)
+        ax.legend(title=None)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+        ax.set_xlim(0.5, history["epoch"].max() + 0.5)
+    highest = history.filter(regex="loss$").max().max()
+    axes[0, 0].set_ylim(0, 1.05 * min(highest, 3 * history["loss"].max()))
+    return fig
+
+
+def reliability(bins: pd.DataFrame, unit: str = "images") -> Figure:
+    """Return observed against predicted share of malignant, a panel a model, counts below.
+
+    ``bins``, a row a model and bin: model, low, high (the bin's ends), n, mean_p, share (observed),
+    and ci_low, ci_high of the share where known. A well calibrated model lies on the diagonal.
+    """
+    models = list(bins.groupby("model", sort=False))
+    size, options = (3.9 * len(models), 4.9), {"sharex": True, "sharey": "row", "squeeze": False}
+    fig, axes = plt.subplots(2, len(models), figsize=size, height_ratios=[4, 1], **options)
+    for (top, bottom), (name, part) in zip(axes.T, models, strict=True):
+        color = look([name])[name]["color"]
+        top.plot([0, 1], [0, 1], "--", color=REFERENCE, lw=1)
+        if "ci_low" in part:
+            top.vlines(part["mean_p"], part["ci_low"], part["ci_high"], color=color, lw=1.8)
+        top.plot(part["mean_p"], part["share"], "o-", color=color, ms=6, mec="white", lw=1)
+        bar = {"width": part["high"] - part["low"], "align": "edge", "edgecolor": "white"}
+        bottom.bar(part["low"], part["n"], color=color, **bar)
+        top.set(title=spell(name), xlim=(0, 1), ylim=(-0.03, 1.03))
+        bottom.set(xlabel="predicted P(malignant)")
+    axes[0, 0].set_ylabel("observed share malignant")
+    axes[1, 0].set_ylabel(unit)
+    return fig
+
+
+def curves(
+    frame: pd.DataFrame, x: str, y: str, *, hue: str = "model", xlabel: str, ylabel: str
+) -> Figure:
+    """Return ``y`` against ``x``, a line for each value of ``hue``, in the order of the frame.
+
+    Where the frame has finite ci_low and ci_high, a band shows them. The figure's one axes take
+    further lines, such as a reference.
+    """
+    fig, ax = plt.subplots(figsize=(7.5, 4))
+    for name, own in look(frame[hue]).items():
+        part = frame[frame[hue].astype(str) == name].sort_values(x)
+        if "ci_low" in part:
+            band = {"color": own["color"], "alpha": 0.14, "lw": 0}
+            ax.fill_between(part[x], part["ci_low"], part["ci_high"], **band)
+        ax.plot(part[x], part[y], color=own["color"], ls=own["ls"], lw=1.8, label=spell(name))
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    legend_below(fig, ax)
+    return fig
