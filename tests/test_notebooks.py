@@ -1,18 +1,24 @@
-"""The style of the notebooks, as rules on their JSON."""
+"""The style of the notebooks, as rules on their JSON: nothing is executed here."""
 
 import ast
+import json
 import re
 import statistics
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-
-from helpers.runner import notebooks
+import yaml
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
+PROFILES = sorted((FOLDER / "params").glob("*.yaml"))
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 SERIES = [path for path in PATHS if path.stem[0].isdigit()]
-MAX_CELLS = 44  # the design asks for about 35
+BANNED = (
+    "plt.show(", "display(", "sys.path", "filterwarnings(", "SMOKE", "%pip", "!pip", "except:",
+)  # fmt: skip
+SILENT = {"plots", "results", "print"}  # a last expression of these is no look at data
+ACTIONS = {"compile", "fit", "summary", "set_seed", "set_random_seed", "append", "update"}
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.stem)
@@ -21,8 +27,17 @@ def path(request):
 
 
 @pytest.fixture
-def cells(path):
-    return notebooks.read(path)["cells"]
+def notebook(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def cells(notebook):
+    return notebook["cells"]
+
+
+def source(cell):
+    return "".join(cell["source"])
 
 
 def is_code(cell):
@@ -33,10 +48,34 @@ def is_parameters(cell):
     return "parameters" in cell["metadata"].get("tags", [])
 
 
-def lines(cell):
-    """Lines of code that do something: no blanks, no comments."""
-    text = notebooks.source(cell).splitlines()
-    return [line for line in text if line.strip() and not line.strip().startswith("#")]
+def code_of(cells):
+    return [source(cell) for cell in cells if is_code(cell)]
+
+
+def calls(code):
+    """The calls in some code: list of (dotted name, node)."""
+    nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    return [(ast.unparse(node.func), node) for node in nodes]
+
+
+def n_lines(code):
+    """Lines of code that are neither blank nor a comment."""
+    lines = [line.strip() for line in code.splitlines()]
+    return sum(bool(line) and not line.startswith("#") for line in lines)
+
+
+def says_something(cell):
+    """Whether a Markdown cell has more than a heading."""
+    lines = source(cell).splitlines()
+    return not is_code(cell) and any(line.strip() and not line.startswith("#") for line in lines)
+
+
+def parameters(path):
+    """The literals of the cell tagged `parameters`: dict name -> value."""
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    (cell,) = [cell for cell in found if is_parameters(cell)]
+    nodes = ast.parse(source(cell)).body
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in nodes}
 
 
 def test_the_series_is_whole():
@@ -47,99 +86,140 @@ def test_the_series_is_whole():
 
 
 def test_one_title_a_question_and_a_table_come_first(cells):
-    heads = [line for c in cells if not is_code(c) for line in notebooks.source(c).splitlines()]
-    assert sum(bool(re.match(r"# \S", line)) for line in heads) == 1
-    blocks = notebooks.source(cells[0]).strip().split("\n\n")
+    heads = [line for c in cells if not is_code(c) for line in source(c).splitlines()]
+    assert sum(line.startswith("# ") for line in heads) == 1
+    blocks = source(cells[0]).strip().split("\n\n")
     assert blocks[0].startswith("# ")
     assert blocks[1].strip().endswith("?"), "the first paragraph is the question"
     assert any(block.lstrip().startswith("|") for block in blocks), "a table of inputs, outputs"
-    first = notebooks.source(cells[0]).lower()
     for word in ("laptop", "gpu"):
-        assert word in first, f"the first cell should name {word!r}"
+        assert word in source(cells[0]).lower(), f"the first cell should name {word!r}"
 
 
-def test_imports_are_plain(cells):
-    code = "\n".join(notebooks.source(cell) for cell in cells if is_code(cell))
-    for banned in ("sys.path", "filterwarnings(", "SMOKE", "%pip", "!pip", "except:"):
-        assert banned not in code
-    first = next(cell for cell in cells if is_code(cell))
-    tree = ast.parse(notebooks.source(first))
-    assert all(isinstance(node, ast.Import | ast.ImportFrom) for node in tree.body)
+def test_cells_are_many_and_short(cells, path):
+    assert len(cells) <= 70
+    assert len(cells) >= 36 or path not in SERIES
+    lengths = {code: n_lines(code) for code in code_of(cells)}
+    longest = max(lengths, key=lengths.get)
+    assert lengths[longest] <= 25, f"{lengths[longest]} lines: {longest[:60]!r}"
+    assert statistics.median(lengths.values()) <= 6
+
+
+def test_imports_stand_in_the_first_cell_and_few_are_from_helpers(cells):
+    first, *others = code_of(cells)
+    kinds = ast.Import | ast.ImportFrom
+    assert all(isinstance(node, kinds) for node in ast.parse(first).body)
+    for code in others:
+        assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(code))), code[:60]
+    names = []
+    for node in ast.parse(first).body:
+        module = getattr(node, "module", None) or ""
+        full = [f"{module}.{alias.name}".strip(".") for alias in node.names]
+        names += [name for name in full if name.split(".")[0] == "helpers"]
+        assert not any(name.split(".")[0] == "runner" for name in full), "no notebook imports it"
+    assert len(names) <= 8, names
+
+
+def test_nothing_that_is_banned_stands_in_the_code(cells):
+    code = "\n".join(code_of(cells))
+    assert [word for word in BANNED if word in code] == []
 
 
 def test_parameters_are_upper_case_literals_with_a_comment(cells, path):
-    found = notebooks.parameters(notebooks.read(path), path.stem)
+    found = parameters(path)
     assert all(re.fullmatch(r"[A-Z][A-Z0-9_]*", name) for name in found)
-    assert found["RESULTS"] == "reports/demo/results"
-    assert "SEED" in found
-    cell = next(cell for cell in cells if is_parameters(cell))
-    for node in ast.parse(notebooks.source(cell)).body:
-        last = notebooks.source(cell).splitlines()[node.end_lineno - 1]
-        assert "#" in last or last.startswith("SEED"), f"no unit or meaning: {last}"
+    assert found["RESULTS"] == "reports/runs/demo/results"
+    assert "SEED" in found or "SEEDS" in found
+    text = source(next(cell for cell in cells if is_parameters(cell)))
+    for node in ast.parse(text).body:
+        lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
+        assert "#" in "".join(lines), f"no unit or meaning: {lines[0]}"
 
 
-def test_parameters_are_checked_in_the_next_cell(cells):
-    place = next(i for i, cell in enumerate(cells) if is_parameters(cell))
-    following = next(cell for cell in cells[place + 1 :] if is_code(cell))
-    assert "check(" in notebooks.source(following)
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+def test_profiles_hold_known_parameters_of_the_right_type(profile):
+    known = {path.stem: parameters(path) for path in SERIES}
+    given = yaml.safe_load(profile.read_text(encoding="utf-8")) or {}
+    assert set(given) <= {"all", *known}
+    for place, values in given.items():
+        for name, value in (values or {}).items():
+            holders = [p for p in ([place] if place != "all" else known) if name in known[p]]
+            assert holders, f"{place}: no parameter {name}"
+            for default in (known[holder][name] for holder in holders):
+                allowed = (int, float) if isinstance(default, float) else type(default)
+                assert isinstance(value, allowed), f"{place}: {name} should be like {default!r}"
 
 
 def test_a_sentence_stands_before_every_code_cell(cells):
-    for before, cell in zip(cells, cells[1:], strict=False):
-        if is_code(cell) and not is_parameters(before):
-            assert not is_code(before), f"no sentence before: {notebooks.source(cell)[:60]!r}"
+    assert not is_code(cells[0])
+    for before, cell in pairwise(cells):
+        if is_code(cell):
+            assert says_something(before), f"no sentence before: {source(cell)[:60]!r}"
 
 
 def test_a_sentence_stands_after_every_figure(cells):
     for place, cell in enumerate(cells):
-        code = notebooks.source(cell)
-        shows = is_code(cell) and re.search(r"^\s*show\(", code, re.M)
-        if shows and "text(" not in code.rpartition("show(")[2]:  # code may write the sentence
-            after = cells[place + 1]
-            assert not is_code(after), f"no sentence after: {code[:60]!r}"
-            assert not notebooks.source(after).startswith("#"), f"a head follows: {code[:60]!r}"
+        code = source(cell)
+        if not is_code(cell) or "plots.show(" not in code:
+            continue
+        if "plots.text(" in code.rpartition("plots.show(")[2]:
+            continue  # code writes the sentence
+        after = cells[place + 1]
+        assert says_something(after), f"no sentence after: {code[:60]!r}"
+        assert not source(after).startswith("#"), f"a heading follows: {code[:60]!r}"
 
 
-def test_cells_are_few_and_short(cells):
-    assert len(cells) <= MAX_CELLS
-    code = [cell for cell in cells if is_code(cell) and not is_parameters(cell)]
-    longest = max(code, key=lambda cell: len(lines(cell)))
-    assert len(lines(longest)) <= 25, notebooks.source(longest)[:60]
-    assert statistics.median(len(lines(cell)) for cell in code[1:]) <= 8  # after the imports
-
-
-def test_sections_end_with_findings_limitations_and_results(cells, path):
-    text = [notebooks.source(cell) for cell in cells]
-    heads = [line for t in text for line in t.splitlines() if line.startswith("## ")]
-    assert heads[-2:] == ["## Findings", "## Limitations"]
-    assert "Next:" in "\n".join(text[-2:]) or path == SERIES[-1]
-    assert is_code(cells[-1])
-    assert "save_summary(" in text[-1]
-    earlier = [notebooks.source(cell) for cell in cells[:-1] if is_code(cell)]
-    assert not re.search(r"\b(save_\w+|write_\w+)\(", "\n".join(earlier)), "results come last"
-
-
-def test_findings_are_written_by_code(cells):
-    place = next(i for i, c in enumerate(cells) if "## Findings" in notebooks.source(c))
-    typed = notebooks.source(cells[place]).partition("## Findings")[2]
-    assert not re.search(r"\d", typed)
-    end = next(i for i, c in enumerate(cells) if "## Limitations" in notebooks.source(c))
-    assert any("text(" in notebooks.source(cell) for cell in cells[place:end] if is_code(cell))
-
-
-def test_figures_go_through_one_helper(cells):
-    code = "\n".join(notebooks.source(cell) for cell in cells if is_code(cell))
-    assert "plt.show(" not in code
-    assert "display(" not in code
-    assert "partial(plots.show" in code or "partial(f, badge" in code
-    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
-    shown = [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "show"]
-    keys = [k.value for c in shown for k in c.keywords if k.arg == "key"]
+def test_one_key_figure(cells):
+    shown = [node for name, node in calls("\n".join(code_of(cells))) if name == "plots.show"]
+    assert shown
+    keys = [word for node in shown for word in node.keywords if word.arg == "key"]
     assert len(keys) == 1, "one key figure for the index"
 
 
-def test_files_are_stripped(path, cells):
-    notebook = notebooks.read(path)
+def test_data_are_seen(cells):
+    bare = []
+    for code in code_of(cells):
+        last = ast.parse(code).body[-1]
+        if isinstance(last, ast.Expr):
+            root = re.match(r"\w*", ast.unparse(last.value))[0]
+            function = getattr(last.value, "func", None)
+            if root not in SILENT and getattr(function, "attr", root) not in ACTIONS:
+                bare.append(ast.unparse(last.value))
+    assert len(bare) >= 2, f"bare last expressions that show data: {bare}"
+
+
+def test_sections_end_with_findings_limitations_and_results(cells, path):
+    text = [source(cell) for cell in cells]
+    heads = [line for c in cells if not is_code(c) for line in source(c).splitlines()]
+    assert [line for line in heads if line.startswith("## ")][-2:] == [
+        "## Findings", "## Limitations",
+    ]  # fmt: skip
+    assert "Next:" in "\n".join(text[-3:]) or path == SERIES[-1]
+    assert is_code(cells[-1])
+    last = ast.parse(text[-1]).body[-1]
+    assert [name for name, _ in calls(ast.unparse(last))][0].endswith("save_summary")
+    earlier = "\n".join(code_of(cells[:-1]))
+    assert not re.search(r"\bresults\.(save|write)_\w+\(", earlier), "results come last"
+
+
+def test_findings_are_written_by_code(cells):
+    place = next(i for i, c in enumerate(cells) if "## Findings" in source(c))
+    end = next(i for i, c in enumerate(cells) if "## Limitations" in source(c))
+    typed = source(cells[place]).partition("## Findings")[2]
+    typed += "".join(source(c) for c in cells[place + 1 : end] if not is_code(c))
+    assert not re.search(r"\d", typed)
+    assert "plots.text(" in "\n".join(code_of(cells[place:end]))
+
+
+def test_no_result_is_typed_into_the_text(cells):
+    # a share or a score in Markdown that no code wrote, such as "AUC of 0.93" or "accuracy 93%"
+    pattern = r"\b(AUC|accuracy|sensitivity|specificity|rate)\b[^.|\n]{0,20}\b(0\.\d\d|\d\d ?%)"
+    for cell in cells:
+        found = None if is_code(cell) else re.search(pattern, source(cell))
+        assert not found, found and found[0]
+
+
+def test_files_are_stripped(notebook, cells):
     assert "papermill" not in notebook["metadata"]
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
     assert len({cell["id"] for cell in cells}) == len(cells)
@@ -149,26 +229,7 @@ def test_files_are_stripped(path, cells):
         assert set(cell["metadata"]) <= {"tags"}
 
 
-def test_needs_are_earlier_notebooks_of_the_series(path):
-    names = [p.stem for p in SERIES]
-    wanted = notebooks.needs(notebooks.read(path))
-    assert set(wanted) <= set(names)
-    if path in SERIES:
-        assert all(name < path.stem for name in wanted)
-        assert wanted or path == SERIES[0]
-
-
-@pytest.mark.parametrize("profile", ["smoke", "demo", "full"])
-def test_profiles_hold_known_parameters_of_the_right_type(profile):
-    defaults = {p.stem: notebooks.parameters(notebooks.read(p), p.stem) for p in SERIES}
-    chosen = notebooks.profile(FOLDER.parent, profile, defaults)
-    assert set(chosen) == set(defaults)
-
-
-def test_no_result_is_typed_into_the_text(cells):
-    # a share or a score in Markdown that no code wrote, such as "AUC of 0.93" or "accuracy 93%"
-    pattern = r"\b(AUC|accuracy|sensitivity|specificity|rate)\b[^.|\n]{0,20}\b(0\.\d\d|\d\d ?%)"
-    for cell in cells:
-        if not is_code(cell):
-            found = re.search(pattern, notebooks.source(cell))
-            assert not found, found and found[0]
+def test_needs_are_earlier_notebooks_of_the_series(notebook, path):
+    needs = notebook["metadata"]["series"]["needs"]
+    assert set(needs) <= {p.stem for p in SERIES if p.stem < path.stem or path not in SERIES}
+    assert needs or path == SERIES[0]
