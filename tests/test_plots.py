@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from helpers import charts, decision_charts, matrix_charts, plots
+from helpers import figures, plots
 
 mpl.use("Agg")
 
@@ -18,7 +18,9 @@ mpl.use("Agg")
 @pytest.fixture(autouse=True)
 def style():
     plots.style()
+    plots.set_badge("Phantom: 3 synthetic images")
     yield
+    plots.set_badge("")
     mpl.pyplot.close("all")
 
 
@@ -38,29 +40,48 @@ def words(fig) -> list[str]:
 
 def test_a_figure_carries_alt_text_caption_and_badge(shown):
     fig, ax = mpl.pyplot.subplots()
-    plots.show(fig, alt="A line", caption="Seen.", badge="Phantom: 3 synthetic images", key=True)
-    (content, options), *_ = [item for item in shown if isinstance(item[0], dict)]
-    details = options["metadata"]["image/png"]
-    assert details["alt"] == "A line"
-    assert details["caption"] == "Seen. Phantom: 3 synthetic images."
-    assert details["key"] is True
+    plots.show(fig, "A line", "Seen.", key=True)
+    content, options = shown[-1]
+    assert options["metadata"]["image/png"] == {
+        "alt": "A line", "caption": "Seen. Phantom: 3 synthetic images.", "key": True,
+        "tissue": False,
+    }  # fmt: skip
     Image.open(io.BytesIO(base64.b64decode(content["image/png"]))).verify()
     assert not mpl.pyplot.get_fignums()
 
 
-def test_sheets_are_jpeg(shown):
-    fig = charts.image_sheet(np.zeros((2, 20, 30, 3), "uint8"), ["a", "b"])
-    plots.show(fig, alt="Sheet", caption="Two.", badge="Badge", jpeg=True)
-    assert any("image/jpeg" in content for content, _ in shown if isinstance(content, dict))
+def test_sheets_are_jpeg_and_marked_as_tissue(shown):
+    fig = figures.sheet(np.zeros((2, 20, 30, 3), "uint8"), ["a", "b"])
+    plots.show(fig, "Sheet", "Two.", jpeg=True, tissue=True)
+    content, options = shown[-1]
+    assert content["image/jpeg"]
+    assert options["metadata"]["image/jpeg"]["tissue"] is True
+
+
+def test_a_badge_of_its_own_replaces_the_runs(shown):
+    plots.table(pd.DataFrame({"n": [1]}), "Drawn.", badge="Simulation, no images")
+    assert "<caption>Drawn. Simulation, no images.</caption>" in shown[-1][0].data
+
+
+def test_nothing_is_shown_without_a_badge(shown):
+    plots.set_badge("")
+    with pytest.raises(RuntimeError, match="open the run first"):
+        plots.table(pd.DataFrame({"n": [1]}), "Made.")
+    with pytest.raises(RuntimeError, match="open the run first"):
+        plots.show(mpl.pyplot.figure(), "A line", "Seen.")
+    assert not shown
 
 
 def test_a_table_escapes_its_caption_and_shows_a_gap_as_a_dash(shown):
-    plots.table(pd.DataFrame({"auc_low": [0.12345, np.nan]}), "AUC < 1.", "Badge")
+    frame = pd.DataFrame({"auc_low": [0.126, np.nan, -0.001], "n": [1, 2, 3]})
+    plots.table(frame, "AUC < 1.")
     text = shown[-1][0].data
-    assert "<caption>AUC &lt; 1. Badge.</caption>" in text
-    assert "<th>auc low</th>" in text
-    assert "0.123" in text
-    assert "–" in text
+    assert "<caption>AUC &lt; 1. Phantom: 3 synthetic images.</caption>" in text
+    assert "<th>AUC low</th>" in text
+    assert "<td>0.13</td>" in text
+    assert "<td>–</td>" in text
+    assert "-0.00" not in text
+    assert "<td>3</td>" in text
 
 
 def test_models_differ_in_shape_where_prints_in_grey_lose_the_colour():
@@ -108,66 +129,68 @@ ROWS = pd.DataFrame([
 
 
 def test_intervals_print_their_numbers_and_names():
-    text = words(charts.interval_plot(ROWS, marks="level", panels="protocol", reference=0.5))
+    text = words(figures.intervals(ROWS, marks="level", panels="protocol", reference=0.5))
     assert text.count("0.80 (0.70 to 0.85)") == 4
     assert {"accession", "image (leaky)", "colour", "probe", "AUC (95% interval)"} <= set(text)
 
 
 def test_a_missing_interval_has_no_whisker_and_no_number():
     row = ROWS.iloc[:1].assign(ci_low=np.nan, ci_high=np.nan)
-    text = words(charts.interval_plot(row))
+    text = words(figures.intervals(row))
     assert "0.60" in text
-    assert not [word for word in text if "nan" in word.replace("malignant", "")]
+    assert not [word for word in text if "nan" in word]
+
+
+def test_a_small_negative_difference_is_no_minus_zero():
+    row = ROWS.iloc[:1].assign(value=-0.001, ci_low=-0.2, ci_high=0.1)
+    assert "0.00 (\N{MINUS SIGN}0.20 to 0.10)" in words(figures.intervals(row))
 
 
 def test_intervals_of_nothing_say_so():
-    fig = charts.interval_plot(pd.DataFrame(columns=["model", "value", "ci_low", "ci_high"]))
+    fig = figures.intervals(pd.DataFrame(columns=["model", "value", "ci_low", "ci_high"]))
     assert "No score is defined" in fig.axes[0].texts[0].get_text()
 
 
 def test_confusion_shows_counts_and_shares_and_leaves_an_empty_class_blank():
-    text = words(matrix_charts.confusion(np.array([[3, 1], [0, 0]]), ["benign", "malignant"]))
+    called = ["benign"] * 3 + ["malignant"]
+    text = words(figures.confusion(["benign"] * 4, called, ["benign", "malignant"]))
     assert {"3\n75%", "1\n25%", "benign (n=4)", "malignant (n=0)"} <= set(text)
     assert not [word for word in text if "nan" in word.replace("malignant", "")]
 
 
-def test_a_heat_map_writes_intervals_and_says_what_was_not_studied():
+def test_a_heat_map_writes_its_text_and_says_what_was_not_studied():
     value = pd.DataFrame([[0.9, np.nan]], index=["40X"], columns=["40X", "100X"])
-    fig = matrix_charts.heat_map(
-        value, value - 0.1, value + 0.05, xlabel="x", ylabel="y", label="AUC"
-    )
-    assert {"0.90\n0.80 to 0.95", "not\nstudied"} <= set(words(fig))
+    names = {"xlabel": "tested at", "ylabel": "trained at", "label": "AUC"}
+    assert {"0.90", "not\nstudied", "AUC"} <= set(words(figures.heat_map(value, **names)))
+    text = pd.DataFrame([["0.90\n0.80 to 0.95", ""]])
+    assert "0.90\n0.80 to 0.95" in words(figures.heat_map(value, text, **names))
 
 
 def test_an_empty_sheet_is_an_error():
     with pytest.raises(ValueError, match="at least one image"):
-        charts.image_sheet([], [])
+        figures.sheet([], [])
 
 
-def test_curves_can_be_drawn_from_one_point():
-    risk = pd.DataFrame({"coverage": [1.0], "risk": [0.2], "ci_low": [0.1], "ci_high": [0.3]})
-    fig = decision_charts.risk_coverage_plot({"patients": risk}, targets=(0.05, 0.1))
-    assert words(fig).count("error rates asked for") == 1
-    net = pd.DataFrame({"threshold": [0.1, 0.9], "net_benefit": [0.5, 0.1], "treat_all": [0.5, -9]})
-    fig = decision_charts.decision_plot({"probe": net})
-    assert fig.axes[0].get_ylim()[0] > -0.2  # the far negative part is cut
-    assert {"probe", "refer all", "refer none"} <= set(words(fig))
+def test_learning_curves_average_the_trainings_that_still_run():
+    short = pd.DataFrame({"epoch": [1], "loss": [1.0], "val_loss": [2.0], "fold": 1})
+    long = pd.DataFrame({"epoch": [1, 2], "loss": [3.0, 1.0], "val_loss": [2.0, 2.0], "fold": 2})
+    ax = figures.learning_curves(pd.concat([short, long]), run=["fold"]).axes[0]
+    thick = [line for line in ax.lines if line.get_linewidth() > 2 and len(line.get_xdata())]
+    assert sorted(line.get_ydata().tolist() for line in thick) == [[2.0, 1.0], [2.0, 2.0]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["validation", "training"]
 
 
 def test_reliability_has_a_panel_a_model_with_its_counts():
     bins = pd.DataFrame({"low": [0.0, 0.5], "high": [0.5, 1.0], "n": [3, 9],
-                         "mean_p": [0.2, 0.8], "share": [0.3, 0.7], "ci_low": [0, 0.5],
-                         "ci_high": [0.6, 0.9]})  # fmt: skip
-    fig = decision_charts.reliability_plot({"probe": bins, "probe_calibrated": bins})
+                         "mean_p": [0.2, 0.8], "share": [0.3, 0.7]})  # fmt: skip
+    both = pd.concat([bins.assign(model="probe"), bins.assign(model="probe_calibrated")])
+    fig = figures.reliability(both)
     assert [ax.get_title(loc="left") for ax in fig.axes[:2]] == ["probe", "probe calibrated"]
     assert [bar.get_height() for bar in fig.axes[2].patches] == [3, 9]
 
 
-def test_patients_are_drawn_in_the_order_given():
-    patients = pd.DataFrame({"accession": ["7", "5"], "tumor_class": ["malignant", "benign"],
-                             "tumor_type": ["DC", "A"], "p_malignant": [0.1, 0.6]})  # fmt: skip
-    images = pd.DataFrame({"accession": ["7", "7", "6"], "p_malignant": [0.0, 0.2, 0.5]})
-    ax = decision_charts.patient_plot(patients, images).axes[0]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["7 (DC)", "5 (A)"]
-    ticks = next(line for line in ax.lines if line.get_marker() == "|")
-    np.testing.assert_array_equal(ticks.get_xydata(), [[0, 0], [0.2, 0]])
+def test_curves_are_drawn_from_one_point_and_band_what_has_an_interval():
+    risk = pd.DataFrame({"model": ["probe", "colour"], "coverage": 1.0, "risk": [0.2, 0.3],
+                         "ci_low": [0.1, np.nan], "ci_high": [0.3, np.nan]})  # fmt: skip
+    fig = figures.curves(risk, "coverage", "risk", xlabel="share decided", ylabel="error rate")
+    assert {"probe", "colour", "share decided", "error rate"} <= set(words(fig))
