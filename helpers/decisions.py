@@ -1,20 +1,35 @@
-"""What to do with a probability: thresholds, net benefit, referral, one score from many images.
+"""What to do with a probability: a temperature, a threshold, referral, net benefit.
 
-All functions take p: float (n,), P(malignant) in 0 to 1, and y: (n,), 1 or True for malignant. What
-a row is (image, slide or accession) is for the caller to choose; with ``accession`` (n,) given,
-95% intervals come from a bootstrap over accessions. Everything that is fitted or chosen
-(threshold, rule) is to be fitted on patients outside the test part.
+p: float (n,), P(malignant), 0 to 1; y: (n,), 1 or True for malignant. A row is an image, a slide or
+a patient, as the caller likes. What is fitted here is fitted on patients outside the test part.
 """
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
 
-from helpers.bootstrap import group_sums, interval, ratio_intervals
-from helpers.calibration import checked, log_odds
+EDGE = 1e-6  # probabilities are kept this far from 0 and 1 before the logarithm
+LIMITS = (0.05, 20)  # of a temperature
 
-RULES = ("mean", "logodds", "majority", "top")
-UNIT = ["model", "task", "protocol", "seed", "fold", "accession", "tumor_class"]
+
+def temperature(p, y, weights=None):
+    """T that minimises the log-loss of sigmoid(logit(p) / T), 0.05 to 20; above 1 it softens.
+
+    weights: (n,), for instance to count patients alike. Guo et al., ICML 2017. ValueError with one
+    class only.
+    """
+    p, y = _checked(p, y)
+    if len(np.unique(y)) < 2:
+        raise ValueError("a temperature needs rows of both classes")
+    score = _log_odds(p)[:, None]
+    fitted = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-6).fit(score, y, weights)
+    return float(1 / np.clip(fitted.coef_[0, 0], 1 / LIMITS[1], 1 / LIMITS[0]))
+
+
+def apply_temperature(p, temperature):
+    """sigmoid(logit(p) / temperature): float64 (n,); the temperature is a number or (n,)."""
+    return expit(_log_odds(p) / temperature)
 
 
 def operating_point(p, y, sensitivity=0.95):
@@ -22,118 +37,79 @@ def operating_point(p, y, sensitivity=0.95):
 
     ValueError without a malignant row.
     """
-    p, y = checked(p, y)
+    p, y = _checked(p, y)
     found = np.sort(p[y == 1])[::-1]
     if not len(found):
-        raise ValueError("An operating point needs malignant validation rows.")
+        raise ValueError("an operating point needs malignant rows")
     return float(found[int(np.ceil(sensitivity * len(found) - 1e-9)) - 1])
 
 
-def at_threshold(p, y, threshold, accession=None, n_boot=2000, seed=0):
-    """DataFrame of metric (sensitivity, specificity), value, ci_low, ci_high, n at p >= threshold.
+def rescale(p, threshold):
+    """Probabilities (n,) moved so that `threshold`, a number or (n,), falls on 0.5.
 
-    A metric without rows of its class is left out.
+    The map is affine and stays within 0 to 1, so a mean of images is at or above the threshold
+    before exactly if it is at or above 0.5 after. It keeps decisions, not calibration.
     """
-    p, y = checked(p, y)
-    said = p >= threshold
-    pairs = {"sensitivity": (said * y, y), "specificity": (~said * (1 - y), 1 - y)}
-    out = []
-    for metric, (right, all_) in pairs.items():
-        low = high = np.nan
-        if all_.sum() and accession is not None:
-            sums = group_sums([right, all_], accession, n_boot, seed)
-            low, high = ratio_intervals(sums[:, :1], sums[:, 1:])[:, 0]
-        if all_.sum():
-            out.append((metric, right.sum() / all_.sum(), low, high, int(all_.sum())))
-    return pd.DataFrame(out, columns=["metric", "value", "ci_low", "ci_high", "n"])
+    slope = 0.5 / np.maximum(threshold, 1 - np.asarray(threshold))
+    return np.clip(0.5 + slope * (np.asarray(p) - threshold), 0, 1)
 
 
-def decision_curve(p, y, thresholds=None, accession=None, n_boot=2000, seed=0):
-    """Net benefit at each threshold (Vickers and Elkin 2006): true minus weighted false positives.
+def by_fold(validation, level, fit):
+    """Series of `fit(p, y)` of each fold's validation rows, by fold; NaN where it cannot be fitted.
 
-    thresholds: between 0 and 1, by default 0.01 to 0.99. Columns threshold, net_benefit, treat_all,
-    treat_none (0), per row of the data, and with accession ci_low, ci_high of the net benefit.
+    validation: predictions of one model. level: "image", or "accession" for the means over a
+    patient's images. `fit` raises ValueError where the rows do not allow it.
     """
-    p, y = checked(p, y)
-    t = np.arange(1, 100) / 100 if thresholds is None else np.asarray(thresholds, float)
+    keys = ["fold", "accession", "tumor_class"] + ["image_id"] * (level == "image")
+    rows = validation.groupby(keys, as_index=False)["p_malignant"].mean()
+    fitted = {}
+    for fold, part in rows.groupby("fold"):
+        try:
+            fitted[fold] = fit(part["p_malignant"].to_numpy(), part["tumor_class"] == "malignant")
+        except ValueError:
+            fitted[fold] = np.nan
+    return pd.Series(fitted, dtype=float)
+
+
+def net_benefit(p, y, thresholds):
+    """DataFrame of threshold, net_benefit and treat_all, each per row (Vickers and Elkin 2006).
+
+    Net benefit is the share of true positives minus that of false ones times the odds of the
+    threshold; to treat none has 0. thresholds: (m,), above 0 and below 1.
+    """
+    (p, y), t = _checked(p, y), np.asarray(thresholds, float)
     odds = t / (1 - t)
-    benefit = (p[:, None] >= t) * (y[:, None] - (1 - y[:, None]) * odds)
-    table = {"threshold": t, "net_benefit": benefit.mean(axis=0)}
-    table |= {"treat_all": y.mean() - (1 - y.mean()) * odds, "treat_none": 0.0}
-    if accession is not None:
-        sums = group_sums([*benefit.T, np.ones(len(p))], accession, n_boot, seed)
-        means = sums[:, :-1] / sums[:, -1:]
-        table["ci_low"], table["ci_high"] = np.array([interval(column) for column in means.T]).T
-    return pd.DataFrame(table)
+    gain = (p[:, None] >= t) * (y[:, None] - (1 - y[:, None]) * odds)
+    treat_all = y.mean() - (1 - y.mean()) * odds
+    return pd.DataFrame({"threshold": t, "net_benefit": gain.mean(axis=0), "treat_all": treat_all})
 
 
-def risk_coverage(p, y, accession=None, n_boot=2000, seed=0):
-    """Error among the rows that are kept when the least certain are referred.
+def risk_coverage(p, y):
+    """DataFrame of certainty, coverage and risk: the error where the least certain are referred.
 
-    Certainty is the distance of p from 0.5; rows of equal certainty are kept or referred together.
-    Columns: certainty (the least that is kept), coverage, risk, and with accession ci_low, ci_high
-    of the risk at that certainty. Sorted by falling certainty; the last row keeps everything.
+    Certainty is the distance of p from 0.5. A row for each that occurs, falling: `coverage` is the
+    share of rows at least as certain, `risk` the share of these that are wrong at 0.5.
     """
-    p, y = checked(p, y)
-    certainty = np.abs(p - 0.5).round(12)
-    wrong = ((p >= 0.5) != (y == 1)).astype(float)
-    levels = np.unique(certainty)[::-1]
-    order = np.argsort(-certainty, kind="stable")
-    last = np.searchsorted(-certainty[order], -levels, side="right") - 1
-    kept = last + 1
-    out = pd.DataFrame(
-        {
-            "certainty": levels,
-            "coverage": kept / len(p),
-            "risk": np.cumsum(wrong[order])[last] / kept,
-        }
+    p, y = _checked(p, y)
+    wrong = (
+        pd.Series((p >= 0.5) != (y == 1)).groupby(np.abs(p - 0.5).round(12)).agg(["sum", "size"])
     )
-    if accession is not None:
-        out["ci_low"], out["ci_high"] = _risk_intervals(
-            certainty, wrong, levels, accession, n_boot, seed
-        )
-    return out
+    wrong = wrong[::-1].cumsum()
+    risk, coverage = wrong["sum"] / wrong["size"], wrong["size"] / len(p)
+    return pd.DataFrame(
+        {"certainty": wrong.index, "coverage": coverage.to_numpy(), "risk": risk.to_numpy()}
+    )
 
 
-def _risk_intervals(certainty, wrong, levels, accession, n_boot, seed, most=200):
-    """Intervals of the risk at up to `most` of the levels, interpolated between them."""
-    chosen = np.unique(np.linspace(0, len(levels) - 1, min(most, len(levels))).astype(int))
-    kept = (certainty[:, None] >= levels[chosen]).astype(float)
-    sums = group_sums([*(kept * wrong[:, None]).T, *kept.T], accession, n_boot, seed)
-    low, high = ratio_intervals(sums[:, : len(chosen)], sums[:, len(chosen) :])
-    place = np.arange(len(levels))
-    return np.interp(place, chosen, low), np.interp(place, chosen, high)
+def _log_odds(p):
+    return logit(np.clip(np.asarray(p, float), EDGE, 1 - EDGE))
 
 
-def area_under_risk(p, y):
-    """Mean risk over coverages 1/n, 2/n ... 1, rows of equal certainty in expectation (AURC)."""
-    table = risk_coverage(p, y)
-    kept = np.concatenate([[0], (table["coverage"] * len(p)).round().to_numpy()])
-    errors = np.concatenate([[0], (table["risk"] * kept[1:]).to_numpy()])
-    n = np.arange(1, len(p) + 1)
-    return float((np.interp(n, kept, errors) / n).mean())
-
-
-def aggregate(predictions, rule="mean", level="accession", top_share=0.25):
-    """One score a group from its images, by a rule; groups are kept apart by UNIT.
-
-    rule: "mean" of probabilities; "logodds", the sigmoid of the mean log-odds; "majority", the
-    share of images with p >= 0.5; "top", the mean of the highest `top_share` (at least one image),
-    for a tumour that fills a part of the slide only. Columns: the keys, n_images, p_malignant.
-    """
-    if rule not in RULES:
-        raise ValueError(f"rule {rule!r} is unknown; choose from {', '.join(RULES)}.")
-    keys = UNIT + ["slide", "tumor_type"] * (level == "slide")
-
-    def combine(p):
-        if rule == "logodds":
-            return expit(log_odds(p).mean())
-        if rule == "majority":
-            return (p >= 0.5).mean()
-        if rule == "top":
-            return np.sort(p)[::-1][: max(1, int(np.ceil(top_share * len(p))))].mean()
-        return p.mean()
-
-    grouped = predictions.groupby(keys, sort=True)["p_malignant"]
-    out = grouped.agg(n_images="size", p_malignant=lambda p: combine(p.to_numpy(float)))
-    return out.reset_index()
+def _checked(p, y):
+    """p and y as float64 (n,); ValueError where they are not of one length or p leaves 0 to 1."""
+    p, y = np.asarray(p, float), np.asarray(y).astype(float)
+    if p.shape != y.shape or p.ndim != 1 or not len(p):
+        raise ValueError(f"p and y must be of one length, at least 1; got {p.shape} and {y.shape}")
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError("p must lie in 0 to 1")
+    return p, y

@@ -1,80 +1,40 @@
-"""Linear probe: L2 logistic regression on fixed features, patients weighted equally."""
+"""Linear probe: a scikit-learn pipeline on fixed features, every patient weighing the same.
 
-from typing import NamedTuple
+x: float (n, d), or (n, views, d), whose views are averaged; y: (n,), two classes or more;
+accession: (n,), the patient of each row.
+"""
 
 import numpy as np
-from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from helpers.logistic import fit_path
-
-MANY = 2000  # rows from which matrix products use all threads
-C_GRID = tuple(10.0**power for power in np.arange(-5, -0.5, 0.5))
+C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # inverse strengths of the penalty, of scaled features
 
 
-class Probe(NamedTuple):
-    """A fitted probe. Logits are (x - mean) / scale @ coef + bias.
+def fit_probe(x, y, accession, C=C_GRID, n_inner=3, seed=0):
+    """Pipeline of view average, StandardScaler and LogisticRegression, fitted on the rows given.
 
-    mean, scale: (d,); coef: (d, k) and bias: (k,), k classes; C: inverse strength of the penalty;
-    inner_scores: log-loss of accessions in the inner cross-validation for each C tried (nan where
-    C was given); inner: (n, k) out-of-fold probabilities of the training rows at the chosen C.
-    """
-
-    classes: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    coef: np.ndarray
-    bias: np.ndarray
-    C: float
-    inner_scores: dict
-    inner: np.ndarray
-
-
-def fit_probe(x, y, accession, C=C_GRID, n_inner=5, repeats=2, seed=0):
-    """Fit on features x (n, d) or (n, views, d), labels y (n,), accession (n,); views are averaged.
-
-    Features are standardised on the rows given. Classes weigh the same, accessions the same within
-    a class, images the same within an accession. Of several C, the one with the smallest log-loss
-    of accessions in an accession-grouped cross-validation is taken. ValueError with one class.
+    C: inverse strength of the L2 penalty. Of several the one is taken that has the smallest
+    `patient_loss` in a cross-validation over `n_inner` groups of patients; it is then
+    `pipeline[-1].C`. Both steps count patients as `patient_weights` does.
+    ValueError where y has one class only.
     """
     x, y, accession = pooled(x), np.asarray(y), np.asarray(accession)
-    classes = np.unique(y)
-    if len(classes) < 2:
-        raise ValueError(f"a probe needs two classes, but all {len(y)} rows are {classes.tolist()}")
-    grid = np.atleast_1d(np.asarray(C, float))
-    target = (y[:, None] == classes).astype(float)
-    # Small matrices are slower on several threads, many times so on a busy machine.
-    with threadpool_limits(1 if len(x) < MANY else None):
-        oof = inner_probabilities(x, y, accession, classes, grid, n_inner, repeats, seed)
-        scores = [accession_log_loss(part, y, accession, classes) for part in oof]
-        best = int(np.argmin(scores)) if np.isfinite(scores).any() else 0
+    if len(np.unique(y)) < 2:
+        raise ValueError(f"a probe needs two classes, but all {len(y)} rows are {y[:1].tolist()}")
+    grid = np.sort(np.atleast_1d(C).astype(float))
+    with threadpool_limits(1):  # these products are too small to gain from more threads
+        best = grid[0] if len(grid) == 1 else _choose(x, y, accession, grid, n_inner, seed)
+        probe = make_pipeline(
+            FunctionTransformer(pooled), StandardScaler(), LogisticRegression(C=best, max_iter=1000)
+        )
         weights = patient_weights(y, accession)
-        mean, scale, coef, bias = fit_path(x, target, weights, grid[best : best + 1], 1e-6)
-    inner_scores = dict(zip(grid.tolist(), scores, strict=True))
-    chosen = float(grid[best])
-    return Probe(classes, mean, scale, coef[0], bias[0], chosen, inner_scores, oof[best])
-
-
-def predict(probe, x):
-    """Probabilities (n, k) in the order of `probe.classes` for x (n, d) or (n, views, d)."""
-    return softmax(logits(probe, x), axis=1)
-
-
-def logits(probe, x):
-    """Logits (n, k) for x (n, d) or (n, views, d); of two classes they are opposite numbers."""
-    return (pooled(x) - probe.mean) / probe.scale @ probe.coef + probe.bias
-
-
-def one_head(probe):
-    """(coef (d,), bias) of raw features: the logit of the second of two classes is x @ coef + bias.
-
-    The standardisation is folded in, so the pair serves as the head of a network (class
-    activation maps, fine-tuning).
-    """
-    if len(probe.classes) != 2:
-        raise ValueError(f"one head needs two classes, not {len(probe.classes)}")
-    coef = (probe.coef[:, 1] - probe.coef[:, 0]) / probe.scale
-    return coef, float(probe.bias[1] - probe.bias[0] - probe.mean @ coef)
+        counted = ("standardscaler", "logisticregression")
+        return probe.fit(x, y, **{f"{step}__sample_weight": weights for step in counted})
 
 
 def pooled(x):
@@ -86,83 +46,62 @@ def pooled(x):
 def patient_weights(y, accession):
     """Weights (n,) with mean 1: equal sums for classes, and for accessions within a class."""
     _, label = np.unique(np.asarray(y), return_inverse=True)
-    _, patient = np.unique(np.asarray(accession), return_inverse=True)
-    _, group, size = np.unique(
-        np.stack([label, patient], 1), axis=0, return_inverse=True, return_counts=True
-    )
-    group = group.ravel()
-    groups_of_class = np.bincount(label[np.unique(group, return_index=True)[1]])
-    weights = 1 / (size[group] * groups_of_class[label])
-    return weights * len(weights) / weights.sum()
+    pairs = np.column_stack([label, np.unique(accession, return_inverse=True)[1]])
+    pairs, patient, images = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
+    patients = np.bincount(pairs[:, 0])  # of each class
+    weights = 1 / (images[patient.ravel()] * patients[label])
+    return weights / weights.mean()
 
 
-def inner_folds(y, accession, n_inner, seed):
-    """Fold number (n,) of each row; an accession is in one fold, classes are spread over folds."""
-    rng = np.random.default_rng(seed)
-    y, accession = np.asarray(y), np.asarray(accession)
-    patients, first = np.unique(accession, return_index=True)
-    order = rng.permutation(len(patients))
-    order = order[np.argsort(y[first][order], kind="stable")]
-    fold = np.empty(len(patients), int)
-    fold[order] = np.arange(len(patients)) % n_inner
-    return fold[np.searchsorted(patients, accession)]
+def inner_folds(y, accession, n=3, seed=0):
+    """[(fit, held), ...]: row positions of n folds (fewer for few patients), a patient in one."""
+    n = min(n, len(np.unique(accession)))
+    dealer = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
+    return list(dealer.split(np.zeros(len(y)), y, accession))
 
 
-def inner_probabilities(x, y, accession, classes, grid, n_inner=5, repeats=2, seed=0):
-    """Out-of-fold probabilities (len(grid), n, k), averaged over repeats; nan without a fit."""
-    total = np.full((len(grid), len(y), len(classes)), np.nan)
-    if len(np.unique(accession)) < 2:
-        return total
-    n_inner = min(n_inner, len(np.unique(accession)))
-    runs = []
-    for repeat in range(repeats):
-        fold = inner_folds(y, accession, n_inner, seed + repeat)
-        run = total.copy()
-        for number in range(n_inner):
-            train, held = fold != number, fold == number
-            if len(np.unique(y[train])) > 1 and held.any():
-                run[:, held] = _fit_predict(x, y, accession, classes, grid, train, held)
-        runs.append(run)
-    return np.mean(runs, axis=0)
+def patient_loss(p, y, accession):
+    """Log-loss of patients' mean probabilities, classes weighing the same.
 
-
-def accession_log_loss(probabilities, y, accession, classes):
-    """Log-loss of accessions' mean probabilities, classes weighing the same; nan rows left out."""
-    known = np.isfinite(probabilities).all(axis=1)
-    if not known.any():
-        return np.nan
-    label = np.searchsorted(classes, np.asarray(y)[known])
-    groups, number = np.unique(
-        np.stack([label, np.unique(accession, return_inverse=True)[1][known]], 1),
-        axis=0,
-        return_inverse=True,
-    )
-    number, label = number.ravel(), groups[:, 0]
-    sums = np.stack([np.bincount(number, column) for column in probabilities[known].T], 1)
-    mean = np.clip(sums / np.bincount(number)[:, None], 1e-6, 1)
-    loss = -np.log(mean[np.arange(len(label)), label])
-    return float(np.mean([loss[label == k].mean() for k in np.unique(label)]))
-
-
-def _fit_predict(x, y, accession, classes, grid, train, held):
-    target = (y[train][:, None] == classes).astype(float)
-    weights = patient_weights(y[train], accession[train])
-    mean, scale, coef, bias = fit_path(x[train], target, weights, grid)
-    return softmax((x[held] - mean) / scale @ coef + bias[:, None], axis=2)
-
-
-def colour_features(images):
-    """Stain statistics without morphology: float64 (n, 12) from uint8 (n, height, width, 3).
-
-    In optical density -log10((I + 1) / 256) per channel: mean, standard deviation, 95th
-    percentile, then the three covariances of the channels.
+    p: (n,), P(y is 1 or True), or (n, k) in the order of the k sorted classes of y.
     """
-    table = -np.log10((np.arange(256, dtype=np.float32) + 1) / 256)
-    rows = []
-    for image in images:
-        density = table[np.asarray(image)].reshape(-1, 3)
-        covariance = np.cov(density.T)
-        high = np.percentile(density, 95, axis=0)
-        off = covariance[np.triu_indices(3, 1)]
-        rows.append(np.concatenate([density.mean(0), density.std(0), high, off]))
-    return np.asarray(rows, dtype=float).reshape(len(rows), 12)
+    p, (classes, label) = np.asarray(p, float), np.unique(np.asarray(y), return_inverse=True)
+    if p.ndim == 1:
+        p, label, classes = np.column_stack([1 - p, p]), np.asarray(y).astype(int), np.arange(2)
+    pairs = np.column_stack([label, np.unique(accession, return_inverse=True)[1]])
+    pairs, patient = np.unique(pairs, axis=0, return_inverse=True)
+    mean = np.zeros((len(pairs), p.shape[1]))
+    np.add.at(mean, patient.ravel(), p)
+    mean = mean.clip(1e-6) / mean.clip(1e-6).sum(axis=1, keepdims=True)
+    weights = (1 / np.bincount(pairs[:, 0], minlength=len(classes)).clip(1))[pairs[:, 0]]
+    return log_loss(pairs[:, 0], mean, sample_weight=weights, labels=np.arange(len(classes)))
+
+
+def head(probe):
+    """(coef (d,), bias) of raw features: x @ coef + bias is the logit of the second class.
+
+    The scaling is folded in, so that the pair can be the head of a network.
+    """
+    _, scaler, logistic = (step for _, step in probe.steps)
+    if len(logistic.classes_) != 2:
+        raise ValueError(f"a head needs a probe of two classes, not {len(logistic.classes_)}")
+    coef = logistic.coef_[0] / scaler.scale_
+    return coef, float(logistic.intercept_[0] - scaler.mean_ @ coef)
+
+
+def _choose(x, y, accession, grid, n_inner, seed):
+    """The C of the smallest patient_loss; each fit starts from that of the stronger penalty."""
+    classes = np.unique(y)
+    p = np.zeros((len(grid), len(y), len(classes)))
+    for fit, held in inner_folds(y, accession, n_inner, seed):
+        known = np.isin(classes, y[fit])
+        if known.sum() < 2:  # too few patients to leave some out: these rows tell nothing of C
+            continue
+        weights = patient_weights(y[fit], accession[fit])
+        scaler = StandardScaler().fit(x[fit], sample_weight=weights)
+        logistic = LogisticRegression(warm_start=True, tol=1e-3, max_iter=1000)
+        seen, unseen = scaler.transform(x[fit]), scaler.transform(x[held])
+        for number, C in enumerate(grid):
+            logistic.set_params(C=C).fit(seen, y[fit], weights)
+            p[number, held[:, None], known] = logistic.predict_proba(unseen)
+    return grid[np.argmin([patient_loss(part, y, accession) for part in p])]
