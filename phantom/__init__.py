@@ -22,10 +22,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from helpers.images import PHANTOM_MARK
 from helpers.data import MAGNIFICATIONS
-from phantom import tissue, tissue_stain
+from helpers.images import PHANTOM_MARK
 from helpers.results import ROOT
+from phantom import tissue, tissue_stain
 
 TYPE_FOLDERS = {
     "A": "adenosis",

@@ -1,0 +1,310 @@
+"""Image files decoded strictly, and the one cache on disk: an array a file, memory-mapped.
+
+The cache is data/cache, or the folder that BREAKHIS_CACHE names. It holds at most BREAKHIS_CACHE_GB
+gigabytes (20 by default): what was not used for longest is removed first.
+``python -m helpers.images`` empties it.
+"""
+
+import errno
+import hashlib
+import io
+import math
+import os
+import shutil
+import stat
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+from PIL import Image
+from tqdm.contrib import concurrent
+
+from helpers.results import ROOT, locked, resolve
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+PHANTOM_MARK = "breakhis-phantom"  # text at the head of each PNG of the phantom
+MAX_PIXELS = 50_000_000  # a header that claims more is not a BreakHis image
+RESERVE = 200e6  # bytes of the disk that the cache leaves free
+NAMES = "*-" + 16 * "[0-9a-f]"  # of the cache's files, without suffix: kind and key
+
+
+def thread_map(function: Callable, items: Iterable, desc: str) -> list:
+    """Map ``function`` over ``items`` in threads (decoding and hashing release the interpreter).
+
+    Results are in the order of ``items``. A progress bar shows on a terminal only, since a notebook
+    or a log would keep each of its steps.
+    """
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
+    options = {"desc": desc, "delay": 1, "leave": False, "disable": None}
+    return concurrent.thread_map(function, list(items), max_workers=len(cores), **options)
+
+
+def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+    """Find the image files below ``folder``; names that start with a dot are not looked at.
+
+    Links are followed, each real folder once, so a loop of links ends. Returns the paths, sorted,
+    and a list of (path relative to ``folder``, reason) for what could not be entered.
+    """
+    images, refused, seen = [], [], set()
+
+    def cannot_list(error: OSError) -> None:
+        refused.append((relative(Path(error.filename), folder), f"cannot list: {error.strerror}"))
+
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=cannot_list):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                images.append(Path(parent) / name)
+    return sorted(images), refused
+
+
+def relative(path: Path, folder: Path) -> str:
+    """Return ``path`` relative to ``folder`` with forward slashes, safe to print and to store."""
+    text = path.relative_to(folder).as_posix()
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a regular file, which a link may lead to.
+
+    ValueError with the reason for anything else: a pipe without a writer would never end.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def read_rgb(path: str | Path) -> np.ndarray:
+    """Decode an 8-bit RGB PNG in full: uint8 (height, width, 3), 0 to 255. As :func:`decode`."""
+    return decode(read_bytes(Path(path)))
+
+
+def decode(content: bytes) -> np.ndarray:
+    """Decode the bytes of an 8-bit RGB PNG: uint8 (height, width, 3); full alpha is ignored.
+
+    Anything else raises ValueError with the reason alone: empty, truncated, a damaged checksum,
+    another format, or another kind of pixel (grey, palette, transparent, 16 bits).
+    """
+    _check_header(content)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width}x{image.height} px is too large")
+                image.verify()  # checksums of all chunks, and that the file has its end
+            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+                pixels = np.asarray(image)
+    except Image.DecompressionBombError:
+        raise ValueError("too large") from None
+    except (OSError, SyntaxError, EOFError) as error:
+        raise ValueError(f"truncated or damaged PNG ({error})") from None
+    if (pixels[..., 3:] < 255).any():
+        raise ValueError("RGBA with transparent pixels, not 8-bit RGB")
+    return pixels[..., :3]
+
+
+def has_alpha(content: bytes) -> bool:
+    """Return whether a PNG that :func:`decode` takes is RGBA."""
+    return content[25] == 6
+
+
+def _check_header(content: bytes) -> None:
+    if not content:
+        raise ValueError("empty file (0 bytes)")
+    if content.startswith(b"\xff\xd8\xff"):
+        raise ValueError("a JPEG copy, whose pixels are not the database's: it cannot be used")
+    if not content.startswith(PNG_SIGNATURE):
+        raise ValueError("not a PNG file")
+    if len(content) < 33 or content[12:16] != b"IHDR":
+        raise ValueError("truncated or damaged PNG (no header)")
+    depth, colour = content[24], content[25]
+    if (depth, colour) not in ((8, 2), (8, 6)):
+        kind = COLOUR_TYPES.get(colour, f"colour type {colour}")
+        raise ValueError(f"{depth}-bit {kind}, not 8-bit RGB")
+
+
+def pixel_hash(pixels: np.ndarray) -> str:
+    """Return the SHA-256 of size and pixels: equal for equal images, however they were packed."""
+    digest = hashlib.sha256(f"{pixels.shape[1]}x{pixels.shape[0]} RGB8".encode())
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Return the cache folder, data/cache unless BREAKHIS_CACHE names another, and make it."""
+    folder = resolve(os.environ.get("BREAKHIS_CACHE") or ROOT / "data" / "cache")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def images_key(index: pd.DataFrame, size: Sequence[int]) -> str:
+    """Return a key of the content: the pixels of the rows, in order, and the size."""
+    height, width = size
+    text = f"images 2 {height}x{width}\n" + "\n".join(index["pixel_sha256"])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_images(folder: str | Path, index: pd.DataFrame, size: Sequence[int]) -> np.memmap:
+    """Return the images of ``index`` at ``size``, from the cache, which is built where it is not.
+
+    size: [height, width], px. Returns a read-only uint8 array (n, height, width, 3), 0 to 255,
+    memory-mapped, its rows in the order of ``index``. An image that is no longer the one that was
+    indexed is a ValueError.
+    """
+    height, width = (int(side) for side in size)
+    folder = resolve(folder)
+
+    def fill(array: np.ndarray) -> None:
+        def store(row: int) -> None:
+            file = folder / index["path"].iloc[row]
+            try:
+                pixels = read_rgb(file)
+            except ValueError as error:
+                raise ValueError(f"{file}: {error}. Run 01_eda again.") from None
+            if pixel_hash(pixels) != index["pixel_sha256"].iloc[row]:
+                raise ValueError(f"{file} changed since it was indexed: run 01_eda again.")
+            array[row] = _fit(Image.fromarray(pixels), height, width)
+
+        thread_map(store, range(len(index)), f"Decoding to {width}x{height} px")
+
+    shape = (len(index), height, width, 3)
+    return cached("images", [images_key(index, (height, width))], shape, np.uint8, fill)
+
+
+def _fit(image: Image.Image, height: int, width: int) -> np.ndarray:
+    """Scale an image to cover a size with its aspect kept, and cut what overhangs, centred.
+
+    Shrinking averages over areas; enlarging interpolates. Returns uint8 (height, width, 3).
+    """
+    scale = max(height / image.height, width / image.width)
+    high, wide = height / scale, width / scale
+    top, left = (image.height - high) / 2, (image.width - wide) / 2
+    box = (left, top, left + wide, top + high)
+    if (1 / scale).is_integer() and all(side.is_integer() for side in box):
+        return np.asarray(image.reduce(round(1 / scale), tuple(map(int, box))))  # the same, faster
+    method = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
+    return np.asarray(image.resize((width, height), method, box))
+
+
+def cached(kind: str, key_parts: Iterable, shape: tuple, dtype, fill: Callable) -> np.memmap:
+    """Return the array of this key from the cache; where there is none, let ``fill`` make it, once.
+
+    ``key_parts`` (as text) say everything that the content depends on. ``fill(array)`` writes into
+    an array of zeros. Of two processes that start at once, one builds and the other waits for its
+    lock. A killed process leaves a ``.partial`` file, which is never believed. Read-only.
+    """
+    key = hashlib.sha256("\n".join(map(str, [kind, *key_parts])).encode()).hexdigest()[:16]
+    file = cache_folder() / f"{kind}-{key}.npy"
+    if _open(file, shape, dtype) is None:
+        with locked(file.with_suffix(".lock"), "set BREAKHIS_CACHE to a local folder of your own"):
+            if _open(file, shape, dtype) is None:
+                _make_room(file.parent, math.prod(shape) * np.dtype(dtype).itemsize)
+                _build(file, shape, dtype, fill)
+    with suppress(OSError):  # of another user
+        os.utime(file)
+    return np.load(file, mmap_mode="r")
+
+
+def _open(file: Path, shape: tuple, dtype) -> np.memmap | None:
+    """Return the array, or None where the file is missing, cut short or of another shape."""
+    try:
+        array = np.load(file, mmap_mode="r")
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return array if array.shape == tuple(shape) and array.dtype == dtype else None
+
+
+def _build(file: Path, shape: tuple, dtype, fill: Callable[[np.ndarray], None]) -> None:
+    partial = file.with_suffix(".partial")
+    try:
+        array = np.lib.format.open_memmap(partial, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, a crash in a memory map
+            with partial.open("r+b") as handle:
+                os.posix_fallocate(handle.fileno(), 0, partial.stat().st_size)
+        fill(array)
+        array.flush()
+        del array
+        partial.replace(file)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _make_room(folder: Path, n_bytes: int) -> None:
+    """Make room for ``n_bytes``: remove what killed processes left, then what is oldest in use.
+
+    Raises OSError where ``n_bytes`` exceed the cap, or the disk has not so much space.
+    """
+    cap = _cap()
+    if n_bytes > cap:
+        raise OSError(
+            f"The cache may hold {cap / 1e9:g} GB and {n_bytes / 1e9:.2f} GB are needed: choose a "
+            "smaller IMAGE_SIZE or a larger BREAKHIS_CACHE_GB."
+        )
+    for left in folder.glob(f"{NAMES}.partial"):
+        _remove_unless_locked(left)
+    arrays = sorted(folder.glob(f"{NAMES}.npy"), key=lambda file: file.stat().st_mtime)
+    total = sum(file.stat().st_size for file in arrays)
+    for file in arrays:
+        if total + n_bytes <= cap:
+            break
+        total -= _remove_unless_locked(file)
+    free = shutil.disk_usage(folder).free
+    if free < n_bytes + RESERVE:
+        raise OSError(
+            f"{n_bytes / 1e9:.2f} GB are needed in {folder}, and {free / 1e9:.2f} GB are free: "
+            "run python -m helpers.images to empty the cache, or set BREAKHIS_CACHE to a folder on "
+            "another disk."
+        )
+
+
+def _cap() -> float:
+    """Return the bytes that BREAKHIS_CACHE_GB allows."""
+    text = os.environ.get("BREAKHIS_CACHE_GB") or "20"
+    try:
+        cap = float(text)
+    except ValueError:
+        cap = math.nan
+    if not cap > 0:
+        raise ValueError(f"BREAKHIS_CACHE_GB={text}: a number of gigabytes is needed, such as 20.")
+    return cap * 1e9
+
+
+def _remove_unless_locked(file: Path) -> int:
+    """Remove a file of the cache that no process is building; return the bytes set free."""
+    try:
+        with FileLock(file.with_suffix(".lock"), timeout=0):
+            size = file.stat().st_size
+            file.unlink()
+            return size
+    except (Timeout, OSError):
+        return 0
+
+
+def clean() -> int:
+    """Remove the cache's arrays that are not being built; return the bytes set free.
+
+    Nothing else in the folder is touched, so that a wrong BREAKHIS_CACHE does no harm.
+    """
+    folder = cache_folder()
+    files = [file for kind in ("npy", "partial") for file in folder.glob(f"{NAMES}.{kind}")]
+    return sum(_remove_unless_locked(file) for file in files)
+
+
+if __name__ == "__main__":
+    print(f"{cache_folder()}: {clean() / 1e6:,.0f} MB removed")
