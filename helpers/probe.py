@@ -4,15 +4,17 @@ x: float (n, d), or (n, views, d), whose views are averaged; y: (n,), two classe
 accession: (n,), the patient of each row.
 """
 
+import warnings
+
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from threadpoolctl import threadpool_limits
 
-C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # inverse strengths of the penalty, of scaled features
+C_GRID = (1e-4, 1e-3, 1e-2, 1e-1)  # inverse strengths of the penalty, of scaled features
 
 
 def fit_probe(x, y, accession, C=C_GRID, n_inner=3, seed=0):
@@ -54,10 +56,22 @@ def patient_weights(y, accession):
 
 
 def inner_folds(y, accession, n=3, seed=0):
-    """[(fit, held), ...]: row positions of n folds (fewer for few patients), a patient in one."""
-    n = min(n, len(np.unique(accession)))
-    dealer = StratifiedGroupKFold(n, shuffle=True, random_state=seed)
-    return list(dealer.split(np.zeros(len(y)), y, accession))
+    """[(fit, held), ...]: sorted row positions of n folds that share no patient.
+
+    Patients are dealt, each counted once in the class of its first row: StratifiedGroupKFold deals
+    by images, and would give all benign patients to two folds where one of them has many. Fewer
+    folds where no class has n patients; none where no class has two.
+    """
+    y, accession = np.asarray(y), np.asarray(accession)
+    patients, first = np.unique(accession, return_index=True)
+    n = min(n, np.unique(y[first], return_counts=True)[1].max())
+    if n < 2:
+        return []
+    with warnings.catch_warnings():  # rare tumour types have fewer patients than there are folds
+        warnings.filterwarnings("ignore", "The least populated class")
+        dealt = list(StratifiedKFold(n, shuffle=True, random_state=seed).split(patients, y[first]))
+    held = [np.isin(accession, patients[part]) for _, part in dealt]
+    return [(np.flatnonzero(~rows), np.flatnonzero(rows)) for rows in held]
 
 
 def patient_loss(p, y, accession):
