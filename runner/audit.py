@@ -1,0 +1,79 @@
+"""The images of a run, and checks on its finished tables, apart from the code that made them."""
+
+import io
+import json
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+
+from helpers import data
+from helpers.images import list_images
+from helpers.results import read_table, resolve
+from helpers.splits import check_disjoint
+
+ROLES = {"predictions": ["test"], "validation": ["train", "val"]}
+KEYS = ["image_id", "protocol", "fold"]
+
+
+def source(path):
+    """The folder that notebook 01 would choose for its parameter DATA; None: the phantom."""
+    phantom = []
+    with redirect_stdout(io.StringIO()):
+        folder = data.find_data(path, lambda: phantom.append("made") or resolve("data"))
+    return None if phantom else folder
+
+
+def name_images(folder):
+    """The images of `folder` (None: the phantom) in a line, counted by their names."""
+    if not folder or any(Path(f, "phantom.json").is_file() for f in (folder, *folder.parents[:4])):
+        return "PHANTOM: synthetic images, not tissue"
+    slides, files = set(), list_images(folder)[0]
+    for file in files:
+        with suppress(ValueError):  # 01 says what is foreign
+            slides.add(data.parse_name(file.stem)["slide"])
+    return f"{len(files):,} real images of {len(slides)} slides, in {folder.name}"
+
+
+def facts(results):
+    """The content of data.json, empty before 01."""
+    path = Path(results, "data.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def changed(results, folder):
+    """In words, how the images that 01 would choose now differ from those that it found; else "".
+
+    folder: what `source` gives now.
+    """
+    found = facts(results)
+    same = found["kind"] == "phantom" if folder is None else resolve(found["folder"]) == folder
+    return data.images_changed(results) if same else "other images would be chosen now"
+
+
+def fingerprint(results, folder):
+    """Fingerprint of the images that 01 found; None before 01, "" where they have changed."""
+    found = facts(results)
+    return "" if found and changed(results, folder) else found.get("images")
+
+
+def check_tables(results):
+    """ValueError where a run's tables leak or were computed on several images; names the first.
+
+    Every protocol keeps its promise on the table of splits, every prediction is on an image that
+    its fold tests, and no table of validation, by which models are chosen, holds such an image.
+    """
+    if not Path(results, "splits.csv").exists():
+        return
+    index, splits = read_table(results, "index.csv"), read_table(results, "splits.csv")
+    for protocol in splits["protocol"].unique():
+        check_disjoint(index, splits, protocol)
+    for part, roles in ROLES.items():
+        for path in sorted(Path(results, part).glob("*.parquet")):
+            table = read_table(results, f"{part}/{path.name}")[KEYS].astype({"fold": int})
+            table = table.merge(splits, "left", KEYS).fillna({"role": "none"})
+            wrong = table[~table["role"].isin(roles)]
+            for row in wrong.head(1).itertuples():
+                first = f"{row.image_id} ({row.protocol}, fold {row.fold}, role {row.role})"
+                raise ValueError(
+                    f"{part}/{path.stem}: {len(wrong)} rows are not on {' or '.join(roles)} "
+                    f"images, the first on {first}"
+                )
