@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 C_GRID = (1e-4, 1e-3, 1e-2, 1e-1)  # inverse strengths of the penalty, of scaled features
 
 
-def fit_probe(x, y, accession, C=C_GRID, n_inner=3, seed=0):
+def fit_probe(x, y, accession, C=C_GRID, n_inner=5, seed=0):
     """Pipeline of view average, StandardScaler and LogisticRegression, fitted on the rows given.
 
     C: inverse strength of the L2 penalty. Of several the one is taken that has the smallest
@@ -55,7 +55,7 @@ def patient_weights(y, accession):
     return weights / weights.mean()
 
 
-def inner_folds(y, accession, n=3, seed=0):
+def inner_folds(y, accession, n=5, seed=0):
     """[(fit, held), ...]: sorted row positions of n folds that share no patient.
 
     Patients are dealt, each counted once in the class of its first row: StratifiedGroupKFold deals
