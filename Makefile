@@ -4,42 +4,48 @@ PROFILE ?= demo
 VENV := .venv/bin
 STAMP := .venv/.lock-installed
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+# An environment cannot move with its clone; the stamp says where it was made.
+MOVED := $(shell [ -s $(STAMP) ] && [ "$$(cat $(STAMP))" != "$(CURDIR)" ] && echo yes)
 
-.PHONY: env run reports test data lab bench clean-cache
+.PHONY: env run reports test data verify lab bench clean-cache moved
 
 env: $(STAMP)
 
-# Done again only when the lock or the list of dependencies changes.
-$(STAMP): requirements.lock pyproject.toml
+# Done again only when the lock or the list of dependencies changes, or the clone was moved.
+# PIP_USER: a pip.conf with user = true would install beside the environment.
+$(STAMP): requirements.lock pyproject.toml $(if $(MOVED),moved)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "make env needs Python 3.11 to 3.13; $(PYTHON) is `$(PYTHON) -V 2>&1`. Name another: make env PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 	  { echo "make env needs the venv module: on Debian or Ubuntu, apt install python3-venv"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(VENV)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e ".[$(EXTRA),test]"
+	$(PYTHON) -m venv $(if $(MOVED),--clear) .venv
+	PIP_USER=0 $(VENV)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e ".[$(EXTRA),test]"
 	$(VENV)/python -m ipykernel install --prefix .venv --name python3 --display-name "Python 3 (breakhis)" >/dev/null
-	@touch $(STAMP)
+	@echo "$(CURDIR)" > $(STAMP)
+
+moved:
+	@echo "moved from `cat $(STAMP)`: the environment is made again"
 
 run: env
-	$(VENV)/python -m helpers.runner --profile $(PROFILE) \
-	  $(if $(RUN),--run $(RUN)) $(if $(DATA),--data "$(DATA)") $(if $(NOTEBOOKS),--notebooks "$(NOTEBOOKS)") $(ARGS)
+	$(VENV)/python -m runner --profile "$(PROFILE)" \
+	  $(if $(RUN),--run "$(RUN)") $(if $(DATA),--data "$(DATA)") $(if $(NOTEBOOKS),--notebooks "$(NOTEBOOKS)") $(ARGS)
 
+# The database, about 4 GB: downloaded, verified, installed. SOURCE: another address, or an archive.
 data: env
-	$(VENV)/python -m helpers.fetch $(ARGS)
+	$(VENV)/python -m runner.fetch $(if $(SOURCE),"$(SOURCE)") $(ARGS)
+
+# Is a folder the database? Compared file by file.
+verify: env
+	$(VENV)/python -m helpers.data "$(or $(DATA),data/BreaKHis_v1)"
 
 clean-cache: env
-	$(VENV)/python -m helpers.cache
+	$(VENV)/python -m helpers.images
 
-# The committed report: remade in build/, where no other run is listed, then put in its place.
+# What is committed under reports/, and what README.md shows of it; no other command writes there.
 reports: env
-	BREAKHIS_DIR= $(VENV)/python -m helpers.runner --reports build/reports --run demo
-	@grep -q '"kind": "phantom"' build/reports/demo/run.json || \
-	  { echo "the demo must show the phantom: move data/BreaKHis_v1 away first"; exit 1; }
-	rm -rf reports/demo && cp -R build/reports/demo reports/demo
-	@if [ -z "$(DATA)" ]; then echo "reports/sample-metrics.csv is not remade: name real images, as in make reports DATA=..."; else \
-	  $(VENV)/python -m helpers.runner --reports build/sample --run sample --profile sample --data "$(DATA)" && \
-	  cp build/sample/sample/results/metrics.csv reports/sample-metrics.csv; fi
-	$(VENV)/python -m helpers.report.readme
+	BREAKHIS_DIR= $(VENV)/python -m runner --run demo
+	$(if $(DATA),$(VENV)/python -m runner --run sample --profile sample --data "$(DATA)")
+	$(VENV)/python -m runner.readme demo $(if $(DATA),sample)
 
 test: env
 	$(VENV)/python -m pytest $(ARGS)

@@ -14,6 +14,11 @@ ROLES = {"predictions": ["test"], "validation": ["train", "val"]}
 KEYS = ["image_id", "protocol", "fold"]
 
 
+def load(path):
+    """The content of a JSON file, empty where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 def source(path):
     """The folder that notebook 01 would choose for its parameter DATA; None: the phantom."""
     phantom = []
@@ -33,25 +38,19 @@ def name_images(folder):
     return f"{len(files):,} real images of {len(slides)} slides, in {folder.name}"
 
 
-def facts(results):
-    """The content of data.json, empty before 01."""
-    path = Path(results, "data.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
 def changed(results, folder):
     """In words, how the images that 01 would choose now differ from those that it found; else "".
 
     folder: what `source` gives now.
     """
-    found = facts(results)
+    found = load(results / "data.json")
     same = found["kind"] == "phantom" if folder is None else resolve(found["folder"]) == folder
     return data.images_changed(results) if same else "other images would be chosen now"
 
 
 def fingerprint(results, folder):
     """Fingerprint of the images that 01 found; None before 01, "" where they have changed."""
-    found = facts(results)
+    found = load(results / "data.json")
     return "" if found and changed(results, folder) else found.get("images")
 
 
@@ -61,19 +60,18 @@ def check_tables(results):
     Every protocol keeps its promise on the table of splits, every prediction is on an image that
     its fold tests, and no table of validation, by which models are chosen, holds such an image.
     """
-    if not Path(results, "splits.csv").exists():
+    if not (results / "splits.csv").exists():
         return
     index, splits = read_table(results, "index.csv"), read_table(results, "splits.csv")
     for protocol in splits["protocol"].unique():
         check_disjoint(index, splits, protocol)
-    for part, roles in ROLES.items():
-        for path in sorted(Path(results, part).glob("*.parquet")):
-            table = read_table(results, f"{part}/{path.name}")[KEYS].astype({"fold": int})
-            table = table.merge(splits, "left", KEYS).fillna({"role": "none"})
-            wrong = table[~table["role"].isin(roles)]
-            for row in wrong.head(1).itertuples():
-                first = f"{row.image_id} ({row.protocol}, fold {row.fold}, role {row.role})"
-                raise ValueError(
-                    f"{part}/{path.stem}: {len(wrong)} rows are not on {' or '.join(roles)} "
-                    f"images, the first on {first}"
-                )
+    for path in sorted(path for part in ROLES for path in results.glob(f"{part}/*.parquet")):
+        name, roles = f"{path.parent.name}/{path.stem}", ROLES[path.parent.name]
+        table = read_table(results, f"{name}.parquet")[KEYS].astype({"fold": int})
+        table = table.merge(splits, "left", KEYS).fillna({"role": "none"})
+        wrong = table[~table["role"].isin(roles)]
+        for row in wrong.head(1).itertuples():
+            first = f"{row.image_id} ({row.protocol}, fold {row.fold}, role {row.role})"
+            raise ValueError(
+                f"{name}: {len(wrong)} rows not on {' or '.join(roles)} images, the first on {first}"
+            )

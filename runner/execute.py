@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import re
 import sys
-import time
 import traceback
 from contextlib import suppress
 
@@ -19,7 +18,6 @@ from ipykernel.parentpoller import ParentPollerUnix
 
 from runner import plan
 
-GRACE = 60  # seconds that nbclient may take to stop the kernel after the time-out
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 CAUSES = {
     "DeadKernelError": "the kernel died (killed, or out of memory?)",
@@ -42,9 +40,9 @@ def execute(log, timeout, **request):
     messages, theirs = spawn.Pipe(duplex=False)
     child = spawn.Process(target=_child, args=(theirs, log, timeout, request))
     child.start()
-    theirs.close()
+    theirs.close()  # so that the end of the child is the end of its messages
     try:
-        _follow(messages, timeout)
+        _follow(messages)
     finally:
         family = psutil.Process(child.pid).children(recursive=True) if child.is_alive() else []
         child.kill()
@@ -55,22 +53,18 @@ def execute(log, timeout, **request):
         psutil.wait_procs(family, timeout=5)
 
 
-def _follow(messages, timeout):
+def _follow(messages):
     """Show the cell at work until the child has done; raise what it tells of a failure."""
-    place, since = "starting", time.monotonic()
-    while place:
-        try:
-            if messages.poll(1):
-                place, since = messages.recv(), time.monotonic()
-        except EOFError:
-            raise NotebookFailed(f"{place}: its process was killed (out of memory?)") from None
+    place = "starting"
+    while place is not None:
         if isinstance(place, Exception):
             raise place
-        took = time.monotonic() - since
-        if timeout and took > timeout + GRACE:
-            raise NotebookFailed(f"{place}: {CAUSES['CellTimeoutError']}")
         if sys.stdout.isatty():
-            print(f"\r{f'  {place}, {took:.0f} s':<79.79}\r", end="", flush=True)
+            print(f"\r{f'  {place}':<79.79}\r", end="", flush=True)
+        try:
+            place = messages.recv()
+        except EOFError:
+            raise NotebookFailed(f"{place}: its process was killed (out of memory?)") from None
 
 
 def _child(messages, log, timeout, request):

@@ -45,13 +45,12 @@ def file_hash(path):
 
 
 def code_key(path, root):
-    """The part of a notebook's key that the repository decides: dict name -> hash."""
-    notebook = plan.read(path)
-    cells = [[cell.cell_type, cell.source] for cell in notebook.cells]  # outputs do not matter
-    key = {"notebook": digest([cells, plan.needs(notebook)])}
-    for name, patterns in CODE.items():
+    """The part of a notebook's key that the repository decides: dict part -> hash."""
+    cells = [[cell.cell_type, cell.source] for cell in plan.read(path).cells]  # without outputs
+    key = {"notebook": digest([cells, plan.needs(path)])}
+    for part, patterns in CODE.items():
         files = sorted(file for pattern in patterns for file in root.glob(pattern))
-        key[name] = digest([[file.name, file_hash(file)] for file in files])
+        key[part] = digest([[file.name, file_hash(file)] for file in files])
     return key
 
 
@@ -64,14 +63,14 @@ def key_of(asked, name, done, images):
     path, parameters = asked["paths"][name], asked["parameters"][name]
     key = code_key(path, asked["root"]) | {"KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "")}
     key |= {f"parameter {given}": value for given, value in public(parameters).items()}
-    for other in plan.needs(plan.read(path)):
+    for other in plan.needs(path):
         key[f"results of {other}"] = digest(done.get(other, {}).get("results", {}))
     return key | ({"images": images} if "DATA" in parameters else {})
 
 
 def public(parameters):
     """Parameters as run.json may show them: of DATA, a folder here, only the name."""
-    shown = {name: value for name, value in parameters.items() if name != plan.RESERVED}
+    shown = {name: value for name, value in parameters.items() if name != plan.RESULTS}
     return shown | ({"DATA": Path(shown["DATA"]).name} if "DATA" in shown else {})
 
 
@@ -94,9 +93,9 @@ def metric_lines(results):
 
 
 def where(root):
-    """With what is computed here and now, in words: dict commit, backend, device, versions.
+    """With what is computed here and now, in words: dict commit, backend, device, idle, versions.
 
-    ValueError where Keras cannot be imported with the backend that is set.
+    idle: why a GPU of this machine is not used. ValueError where Keras cannot be imported.
     """
     asked = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True)
     if asked.returncode:
@@ -105,38 +104,24 @@ def where(root):
             "names its backend, else keras.json in KERAS_HOME or ~/.keras)"
         )
     name, version, devices = json.loads(asked.stdout.splitlines()[-1])
-    on_gpu = any("gpu" in device or "cuda" in device for device in devices)
-    versions = {"python": platform.python_version()} | {p: metadata.version(p) for p in PACKAGES}
-    return {
-        "commit": said("git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"),
-        "backend": f"{LABELS[name]} {version}",
-        "device": f"GPU: {gpu()}" if on_gpu else f"CPU: {os.cpu_count()} cores, {platform.machine()}",
-        "versions": versions,
-    }  # fmt: skip
-
-
-def said(*command):
-    """The first line that a program says; empty where it fails or is not there."""
-    if not shutil.which(command[0]):
-        return ""
-    return subprocess.run(command, capture_output=True, text=True).stdout.partition("\n")[0]
-
-
-def gpu():
-    """Name of the first GPU of this machine, which need not be in use; empty without one."""
-    return said("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-
-
-def idle_gpu(here):
-    """Why a GPU of this machine is not used, else "". here: what `where` found."""
-    name = gpu()
-    if not name or here["device"].startswith("GPU"):
-        return ""
-    cause = "it was installed without CUDA, or the driver is too old"
+    used = any("gpu" in device or "cuda" in device for device in devices)
+    gpu = first_line("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    idle = "it was installed without CUDA, or the driver is too old"
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
-        cause = "CUDA_VISIBLE_DEVICES hides the GPU"
-    elif any(
-        found.name in ("tensorflow-cpu", "tensorflow_cpu") for found in metadata.distributions()
-    ):
-        cause = "the extra cpu is installed; rm -r .venv && make env installs the extra gpu"
-    return f"{name} is not used, {here['backend']} computes on the CPU: {cause}"
+        idle = "CUDA_VISIBLE_DEVICES hides the GPU"
+    elif {"tensorflow-cpu", "tensorflow_cpu"} & {found.name for found in metadata.distributions()}:
+        idle = "the extra cpu is installed; rm -r .venv && make env installs the extra gpu"
+    return {
+        "commit": first_line("git", "-C", root, "describe", "--always", "--dirty", "--exclude=*"),
+        "backend": f"{LABELS[name]} {version}",
+        "device": f"GPU {gpu}" if used else f"CPU, {os.cpu_count()} cores, {platform.machine()}",
+        "idle": f"{gpu} is not used by {LABELS[name]}: {idle}" if gpu and not used else "",
+        "versions": {p: metadata.version(p) for p in PACKAGES},
+    }
+
+
+def first_line(*command):
+    """The first line that a program prints; empty where it fails or is not there."""
+    found = shutil.which(command[0])
+    said = subprocess.run(command, capture_output=True, text=True).stdout if found else ""
+    return said.partition("\n")[0]

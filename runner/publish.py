@@ -1,8 +1,5 @@
 """The pages of a run as HTML that needs no network: one a notebook, an index, the list of runs."""
 
-import base64
-import io
-import json
 import os
 import re
 from datetime import datetime
@@ -12,83 +9,74 @@ import jinja2
 from bs4 import BeautifulSoup
 from markupsafe import Markup
 from nbconvert import HTMLExporter
-from PIL import Image
 
 from helpers.results import read_table, write_atomic
+from helpers.scores import as_text
 from helpers.splits import PROTOCOLS, label
-from runner import plan as files
-from runner import provenance
+from runner import plan, provenance
+from runner.audit import load
 
 TEMPLATES = Path(__file__).with_name("templates")
-MIMES = ("image/png", "image/jpeg")
-SHOWN = ("text/html", "text/markdown", *MIMES, "text/plain")
-LOG = re.compile(
-    r"^(Epoch \d+/\d+|\d+/\d+ - |[WIEF]\d{4} |WARNING|INFO|DEBUG|\d{4}-\d\d-\d\d[ T]\d\d:)|"
-    r"━|█|it/s\]|/step"
+LOG = re.compile(  # lines of an output that are no result; also what a cell returned by the way
+    r"^(Epoch \d+/\d+|\d+/\d+ - |[WIEF]\d{4} |WARNING|INFO|DEBUG|\d{4}-\d\d-\d\d[ T]\d\d:|"
+    r"\w*Path\(|<[\w.]+[ >])|━|█|it/s\]|/step"
 )
-OBJECT = re.compile(r"\w*Path\(|<[\w.]+[ >]")  # what a cell's last line returned by the way
-NUMBER = re.compile(r"[-+−–]?[\d,.]*%?")  # also a dash or nothing, for a missing value
-INTERVAL = re.compile(r"[-+−–]?[\d.,]+%? \(.{5,24}\)")
+NUMBER = re.compile(r"[-+−–]?[\d,.]*%?( \(.{5,24}\))?")  # also nothing, a dash, an interval
 KINDS = {"phantom": "phantom", "sample": "real", "database": "real"}
 SCORES = {  # on the index: task, metric and level
     "Benign or malignant: AUC by patient": ("malignancy", "auc", "accession"),
     "Benign or malignant: recognition rate by slide": ("malignancy", "recognition_rate", "slide"),
     "Eight tumour types: macro F1 by patient": ("tumor_type", "macro_f1", "accession"),
 }
+FILTERS = {
+    "day": lambda iso: f"{datetime.fromisoformat(iso):%d %B %Y, %H:%M} UTC".lstrip("0"),
+    "duration": lambda s: f"{s // 60:.0f} min {s % 60:02.0f} s" if s >= 60 else f"{s:.0f} s",
+    "kind": lambda run: KINDS.get(run["data"].get("kind"), "none"),
+}
 
 
-def environment():
-    """Jinja with the series' templates, styles and filters."""
+def page(template, **values):
+    """The HTML of a template of the series."""
     series = TEMPLATES / "series"
-    env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(series),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    env.filters["day"] = lambda iso: f"{datetime.fromisoformat(iso):%-d %B %Y, %H:%M} UTC"
-    env.filters["duration"] = lambda s: (
-        f"{s // 60:.0f} min {s % 60:02.0f} s" if s >= 60 else f"{s:.0f} s"
-    )
+    env = jinja2.Environment(loader=jinja2.FileSystemLoader(series), autoescape=True)
+    env.trim_blocks, env.filters = True, env.filters | FILTERS
     for name in ("page.css", "page.js", "theme.js"):
         env.globals[name.replace(".", "_")] = Markup((series / name).read_text(encoding="utf-8"))
-    return env
+    return env.get_template(template).render(**values)
 
 
-def code_hash():
-    """Hash of the code and templates that make the pages."""
-    made_by = [Path(__file__), *sorted(TEMPLATES.rglob("*.*"))]
-    return provenance.digest([provenance.file_hash(file) for file in made_by])
+def write_text(path, text):
+    """Write a page atomically."""
+    write_atomic(path.resolve(), lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def stale(folder, record):
     """Whether a page of a run is missing, changed, or made by other code than today's."""
-    pages = record.get("pages", {}).items()
-    kept = all(provenance.file_hash(Path(folder, name)) == code for name, code in pages)
-    return not (pages and kept and record["code"] == code_hash())
+    hashes = {name: provenance.file_hash(folder / name) for name in record.get("pages", {})}
+    return not hashes or record["pages"] != hashes or record["code"] != code_hash()
 
 
-def write_pages(plan, folder, record):
-    """Write the pages and the index of a run into `folder`; enter their hashes in `record`."""
-    env, made = environment(), {}
-    data = record["data"]
-    frame = {
-        "run": record,
-        "kind": KINDS.get(data.get("kind"), "none"),
-        "badge": data.get("badge", "No images"),
-    }
+def code_hash():
+    """Hash of the code and templates that make the pages."""
+    files = [Path(__file__), *sorted(TEMPLATES.rglob("*.*"))]
+    return provenance.digest([provenance.file_hash(file) for file in files])
+
+
+def write_pages(asked, folder, record):
+    """Write the pages and the index of a run into `folder`; enter their hashes in `record`.
+
+    asked: the plan; record: the content of run.json.
+    """
     cards = [card(folder, name, entry) for name, entry in record["notebooks"].items()]
+    made = {"index.html": page("run.html.j2", run=record, cards=cards, tables=scores(folder))}
     for place, this in enumerate(cards):
-        before, after = cards[place - 1] if place else None, cards[place + 1 : place + 2]
+        near = {"before": cards[place - 1] if place else None, "after": [*cards, None][place + 1]}
         body, contents = render(this["notebook"], record["notebooks"])
-        made[f"{this['name']}.html"] = env.get_template("page.html.j2").render(
-            **frame, card=this, body=Markup(body), contents=contents, total=len(cards),
-            before=before, after=after[0] if after else None, place=place + 1,
+        made[f"{this['name']}.html"] = page(
+            "page.html.j2", run=record, card=this, body=Markup(body), contents=contents,
+            place=place + 1, total=len(cards), **near,
         )  # fmt: skip
-    made["index.html"] = env.get_template("run.html.j2").render(
-        **frame, cards=cards, tables=scores(folder / "results")
-    )
-    hidden = places(plan, folder)
+    hidden = places(asked, folder)
     for name, text in made.items():
         for path in sorted(hidden, key=len, reverse=True):
             text = text.replace(path, hidden[path])
@@ -97,84 +85,35 @@ def write_pages(plan, folder, record):
     record["code"] = code_hash()
 
 
-def write_text(path, text):
-    """Write a page atomically."""
-    write_atomic(path.resolve(), lambda file: file.write_text(text, encoding="utf-8"))
-
-
-def places(plan, folder):
-    """Paths of this machine, as pages may hold them, and what stands in their place."""
-    root, runs, shown = plan["root"], plan["runs"], f"reports/runs/{plan['run']}"
-    hidden = {str(folder): shown, f"{runs}/": "reports/runs/", f"{root}/": "", str(root): "."}
-    hidden |= {f"{Path.home()}/": "~/"}
-    if folder.is_relative_to(root):
-        hidden[folder.relative_to(root).as_posix()] = shown
-    for data in {plan["images"], os.environ.get("BREAKHIS_DIR")} - {None, ""}:
+def places(asked, folder):
+    """Paths of this machine that pages may hold, and what is shown in their place."""
+    root, shown = asked["root"], f"reports/runs/{asked['run']}"
+    hidden = {str(folder): shown, os.path.relpath(folder, root): shown, f"{Path.home()}/": "~/"}
+    hidden |= {f"{asked['runs']}/": "reports/runs/", f"{root}/": "", str(root): "."}
+    for data in {str(asked["images"] or ""), os.environ.get("BREAKHIS_DIR", "")} - {""}:
         hidden |= {str(path): path.name for path in (Path(data), Path(root, data).resolve())}
     return hidden
 
 
 def card(folder, name, entry):
-    """What page and index say of a notebook: its entry of run.json, summary, title, figure."""
-    notebook = clean(files.read(folder / "executed" / f"{name}.ipynb"))
-    text = (folder / "results" / f"summaries/{name}.json").read_text(encoding="utf-8")
-    title, question, notebook.cells[0].source = split_head(notebook.cells[0].source)
+    """What page and index say of a notebook: its entry of run.json, summary, title, key figure."""
+    notebook = plan.read(folder / "executed" / f"{name}.ipynb")
+    head = notebook.cells[0]
+    title, _, head.source = (head.source + "\n\n\n\n").split("\n\n", 2)  # _: the question
     return {
-        **entry, **json.loads(text), "name": name, "notebook": notebook, "title": title,
-        "long_question": question, "figure": thumbnail(notebook),
+        **entry, **load(folder / "results" / "summaries" / f"{name}.json"), "name": name,
+        "title": title.removeprefix("# "), "notebook": notebook, "figure": key_figure(notebook),
     }  # fmt: skip
 
 
-def split_head(text):
-    """Title, question and the rest of a notebook's first cell."""
-    title, _, rest = text.strip().partition("\n")
-    question, _, after = rest.strip().partition("\n\n")
-    if question.startswith(("|", "#", "-", "*")):  # a table or list: no question
-        question, after = "", rest
-    return title.removeprefix("# "), " ".join(question.split()), after
-
-
-def clean(notebook):
-    """Leave out of the outputs what is no result: warnings, logs, widgets, errors."""
-    for cell in notebook.cells:
-        kept = []
-        for output in cell.get("outputs", []):
-            if output.output_type == "stream" and output.name == "stdout":
-                lines = [line.rpartition("\r")[2] for line in output.text.splitlines()]
-                output.text = "\n".join(line for line in lines if not LOG.search(line)).strip()
-                kept += [output] if output.text else []
-            elif "data" in output:
-                output.data = {mime: v for mime, v in output.data.items() if mime in SHOWN}
-                by_the_way = list(output.data) == ["text/plain"] and OBJECT.match(
-                    output.data["text/plain"]
-                )
-                kept += [output] if output.data and not by_the_way else []
-        if cell.cell_type == "code":
-            cell.outputs = kept
-    return notebook
-
-
 def key_figure(notebook):
-    """(base64, mime, alt) of the output marked as key figure, else of the first; None without."""
+    """The output marked as key figure, else the first: dict data (base64), mime, alt; or None."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     found = [
-        (output.data[mime], mime, output.metadata.get(mime, {}))
-        for output in outputs for mime in MIMES if mime in output.get("data", {})
+        {"data": output.data[mime], "mime": mime, "alt": "", **output.metadata.get(mime, {})}
+        for output in outputs for mime in output.get("data", {}) if mime.startswith("image/")
     ]  # fmt: skip
-    marked = [item for item in found if item[2].get("key")] or found
-    return (*marked[0][:2], marked[0][2].get("alt", "")) if marked else None
-
-
-def thumbnail(notebook, width=720):
-    """The key figure for the index: dict src, alt, sheet (photographs, which may be cropped)."""
-    if not (found := key_figure(notebook)):
-        return None
-    data, mime, alt = found
-    image, buffer = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), io.BytesIO()
-    image.thumbnail((width, 10 * width))
-    image.save(buffer, format="JPEG", quality=82, optimize=True)
-    src = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return {"src": src, "alt": alt, "sheet": mime == "image/jpeg"}
+    return next((figure for figure in found if figure.get("key")), found[0] if found else None)
 
 
 def render(notebook, known):
@@ -182,95 +121,78 @@ def render(notebook, known):
 
     known: names of the notebooks that have a page: links to them go there.
     """
-    exporter = HTMLExporter(template_name="series", extra_template_basedirs=[str(TEMPLATES)])
+    filters = {"results": lambda text: "\n".join(
+        line for line in (line.rpartition("\r")[2] for line in text.splitlines())
+        if not LOG.search(line)).strip()}  # fmt: skip
+    exporter = HTMLExporter(
+        template_name="series", extra_template_basedirs=[str(TEMPLATES)], filters=filters
+    )
     soup = BeautifulSoup(exporter.from_notebook_node(notebook)[0], "html.parser")
     for link in soup.find_all("a", href=True):
         name, _, part = link["href"].removeprefix("./").partition(".ipynb")
         link["href"] = f"{name}.html{part}" if name in known else link["href"]
     for number, figure in enumerate(soup.find_all("figure"), 1):
         figure["id"] = f"figure-{number}"
-        if figure.figcaption:
-            figure.figcaption.insert(0, strong(soup, f"Figure {number}. "))
-    for image in soup.find_all("img", src=re.compile("^data:")):  # its size: the page may not jump
-        data = io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))
-        image["width"], image["height"] = Image.open(data).size
-    contents = headings(soup)
-    tables(soup)
-    return str(soup), contents
+        figure.figcaption.insert(0, bold(soup, f"Figure {number}. "))
+    for table in soup.find_all("table"):
+        wrapped = "table-scroll" in table.parent.get("class", [])
+        frame = table.parent if wrapped else table.wrap(soup.new_tag("div"))
+        frame.attrs = {"class": "table-scroll", "tabindex": "0", "role": "region"}
+        frame["aria-label"] = "Table"
+        align(table)
+    for number, caption in enumerate(soup.find_all("caption"), 1):  # out of what scrolls
+        caption.name, caption.attrs = "p", {"class": "caption", "id": f"table-{number}"}
+        caption.insert(0, bold(soup, f"Table {number}. "))
+        frame = caption.find_parent(class_="table-scroll")
+        frame["aria-label"] = f"Table {number}"
+        frame.insert_before(caption.extract())
+    return str(soup), headings(soup)
 
 
-def strong(soup, text):
+def bold(soup, text):
     """A bold piece of text."""
     tag = soup.new_tag("strong")
     tag.string = text
     return tag
 
 
+def align(table):
+    """Align columns of numbers to the right, with their heads; drop a head without words."""
+    if table.thead and not table.thead.get_text().strip():
+        table.thead.decompose()
+    rows = [row.find_all(["td", "th"]) for row in table.find_all("tr", style=None) or ()]
+    for column in zip(*rows, strict=False):
+        body = [cell.get_text().strip() for cell in column if cell.name == "td"]
+        for cell in column if body and all(map(NUMBER.fullmatch, body)) else ():
+            cell["class"] = "number"
+
+
 def headings(soup):
     """Give each heading an id of its own; the list (level, id, text)."""
-    used, contents = [], []
     for link in soup.find_all("a", class_="anchor-link"):
         link.decompose()
-    for tag in soup.find_all(["h1", "h2", "h3"]):
+    contents, used = [], []
+    for tag in soup.find_all(["h2", "h3"]):
         text = tag.get_text().strip()
-        base = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "section"
-        used.append(base)
-        again = used.count(base)
-        tag["id"] = base if again == 1 else f"{base}-{again}"
-        tag.name = "h2" if tag.name == "h1" else tag.name
+        used.append(re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-"))
+        again = used.count(used[-1])
+        tag["id"] = used[-1] if again == 1 else f"{used[-1]}-{again}"
         contents.append((int(tag.name[1]), tag["id"], text))
     return contents
 
 
-def tables(soup):
-    """Let each table scroll by itself, by keyboard too; number captions, align numbers right."""
-    number = 0
-    for table in soup.find_all("table"):
-        wrapped = "table-scroll" in table.parent.get("class", [])
-        frame = table.parent if wrapped else table.wrap(soup.new_tag("div", attrs={"class": "table-scroll"}))
-        frame.attrs |= {"tabindex": "0", "role": "region"}
-        above = table.find_previous(["h2", "h3"])
-        frame["aria-label"] = (
-            f"Table under {above.get_text().strip()}" if above else "Inputs and outputs"
-        )
-        if table.caption:
-            number += 1
-            caption = table.caption.extract()
-            caption.name, caption["class"], caption["id"] = "p", "caption", f"table-{number}"
-            caption.insert(0, strong(soup, f"Table {number}. "))
-            frame.insert_before(caption)  # it stays in view
-            frame["aria-label"] = f"Table {number}"
-        if table.thead and not table.thead.get_text().strip():
-            table.thead.decompose()
-        rows = [row.find_all(["td", "th"]) for row in table.find_all("tr")]
-        for cell in sum(rows, []):
-            del cell["style"]
-            if INTERVAL.fullmatch(cell.get_text().strip()):
-                cell["class"] = "interval"
-        for column in zip(*rows, strict=False):
-            if all(
-                NUMBER.fullmatch(cell.get_text().strip()) for cell in column if cell.name == "td"
-            ):
-                for cell in column:
-                    cell["class"] = "number"
-
-
-def scores(results):
-    """The tables of models by protocol: list of (title, protocols, rows).
-
-    rows: (model, notebook, cells), a cell a dict with value, interval and leaky, or None.
-    """
-    if not Path(results, "metrics.csv").exists():
+def scores(folder):
+    """The tables of models by protocol: (title, protocols, rows (notebook, model, scores))."""
+    if not (folder / "results" / "metrics.csv").exists():
         return []
-    found, frame = [], read_table(results, "metrics.csv").query("magnification == 'all'")
-    for title, (task, metric, level) in SCORES.items():
-        mine = frame.query("task == @task and metric == @metric and level == @level")
+    frame = read_table(folder / "results", "metrics.csv").query("magnification == 'all'")
+    frame["text"] = [as_text(row) for _, row in frame.iterrows()]
+    found = []
+    for title, which in SCORES.items():
+        mine = frame[(frame[["task", "metric", "level"]] == which).all(axis=1)]
         names = [name for name in PROTOCOLS if name in set(mine["protocol"])]
-        rows = [
-            (model, notebook, [by.get(name) for name in names])
-            for (notebook, model), group in mine.groupby(["notebook", "model"], sort=False)
-            for by in [group.drop_duplicates("protocol").set_index("protocol").to_dict("index")]
-        ]
+        wide = mine.pivot_table("text", ["notebook", "model"], "protocol", "first", sort=False)
+        rows = [(*head, row.fillna("–")[names]) for head, row in wide.iterrows()]
         found += [(title, [label(name) for name in names], rows)] if rows else []
     return found
 
@@ -278,19 +200,13 @@ def scores(results):
 def write_runs(runs, root):
     """Write the index of all runs, the newest first, with what has changed since each."""
     rows = []
-    for path in Path(runs).glob("[!.]*/run.json"):
-        record = json.loads(path.read_text(encoding="utf-8"))
+    for record in map(load, runs.glob("[!.]*/run.json")):
         changed = set()
         for name, entry in record["notebooks"].items():
-            source = Path(root, "notebooks", f"{name}.ipynb")
-            now = provenance.code_key(source, Path(root)) if source.exists() else {"notebook": ""}
-            changed |= {
-                f"{name}: {part}" if part == "notebook" else part
-                for part in now
-                if entry["key"][part] != now[part]
-            }
-        rows.append((record, KINDS.get(record["data"].get("kind"), "none"), sorted(changed)))
+            path = root / "notebooks" / f"{name}.ipynb"
+            now = provenance.code_key(path, root) if path.exists() else {"notebook": ""}
+            parts = {part for part in now if now[part] != entry["key"][part]}
+            changed |= {name if part == "notebook" else part for part in parts}
+        rows.append((record, sorted(changed)))
     rows.sort(key=lambda row: row[0]["finished"], reverse=True)
-    write_text(
-        Path(runs, "index.html"), environment().get_template("runs.html.j2").render(rows=rows)
-    )
+    write_text(runs / "index.html", page("runs.html.j2", rows=rows))

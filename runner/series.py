@@ -8,12 +8,10 @@ the earlier report as it was.
 
 import argparse
 import errno
-import json
 import shutil
 import signal
 import sys
 import time
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,16 +19,15 @@ from filelock import FileLock, Timeout
 
 from helpers.results import ROOT, write_atomic, write_json
 from runner import audit, provenance, publish
+from runner.audit import load
 from runner.execute import NotebookFailed, execute
-from runner.plan import RESERVED, make_plan
+from runner.plan import RESULTS, make_plan
 
 
 def limit(text):
     """The time-out in seconds that `text` means; None for "none"."""
     if text != "none" and not (text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no whole number of seconds above 0; for no limit: --timeout none"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0; for no limit, write none")
     return None if text == "none" else int(text)
 
 
@@ -51,57 +48,48 @@ def arguments(argv):
 
 def main(argv=None, root=ROOT):
     """The command; returns the exit status: 0 done, 1 failed, 130 stopped by ^C."""
-    args = arguments(argv)
+    args, start = arguments(argv), time.monotonic()
     for name in ("SIGTERM", "SIGHUP"):  # like ^C, unless ignored (nohup); Windows has no SIGHUP
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     try:
-        start, plan = time.monotonic(), make_plan(args, root)
+        plan = make_plan(args, root)
         print(audit.name_images(plan["images"]), flush=True)
-        with only_one(plan["runs"], plan["run"]) as (final, folder):
-            run_series(plan, final, folder)
-        publish.write_runs(plan["runs"], plan["root"])
+        runs, run = plan["runs"], plan["run"]
+        runs.mkdir(parents=True, exist_ok=True)
+        with FileLock(runs / f".{run}.lock", timeout=0):
+            repair(runs / run)
+            run_series(plan, runs / run, runs / f".{run}.running")
+        publish.write_runs(runs, plan["root"])
     except KeyboardInterrupt:
         print("error: stopped; the same command carries on where this one stopped", file=sys.stderr)
         return 130
+    except Timeout:
+        print(f"error: run {run} is already going: wait, or name another (--run)", file=sys.stderr)
+        return 1
     except (NotebookFailed, OSError, ValueError) as error:
         full = "the disk is full: " if getattr(error, "errno", 0) == errno.ENOSPC else ""
         print(f"error: {full}{error}", file=sys.stderr)
         return 1
-    print(f"report: {final / 'index.html'} ({time.monotonic() - start:.0f} s)")
+    print(f"report: {runs / run / 'index.html'} ({time.monotonic() - start:.0f} s)")
     return 0
 
 
-@contextmanager
-def only_one(runs, run):
-    """Hold the run's lock; gives the folder of its report and the one where it works."""
-    runs.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(runs / f".{run}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(
-            f"run {run!r} is already going: wait for it, or name another (--run)"
-        ) from None
-    try:
-        repair(runs / run)
-        yield runs / run, runs / f".{run}.running"
-    finally:
-        lock.release()
-
-
 def run_series(plan, final, folder):
-    """Run what is not done and valid, check the tables and publish, or say that all is done."""
-    asked = provenance.digest(plan["asked"])
-    prepare(plan, final, folder, asked)
-    record = {"notebooks": {}, **read_record(folder)}
+    """Run what is not done and valid, check the tables and publish, or say that all is done.
+
+    final: the folder of the report; folder: where the run works.
+    """
+    prepare(plan, final, folder)
+    record = {"notebooks": {}, **load(folder / "run.json")}
     run_notebooks(plan, folder, record)
-    if record == {**read_record(final), "asked": asked} and not publish.stale(final, record):
-        shutil.rmtree(folder)
-        print("nothing to do: notebooks, helpers, parameters, images and results are as they were")
-        return
-    done, facts = record["notebooks"], audit.facts(folder / "results")
+    if record == load(final / "run.json") | {"asked": record["asked"]}:
+        if not publish.stale(final, record):
+            shutil.rmtree(folder)
+            print("nothing to do: notebooks, helpers, parameters, images, results are as they were")
+            return
+    done, facts = record["notebooks"], load(folder / "results" / "data.json")
     record |= {
         "run": plan["run"], "profile": plan["profile"], "finished": now(),
         "notebooks": dict(sorted(done.items())),
@@ -111,15 +99,29 @@ def run_series(plan, final, folder):
     print("writing the pages")
     publish.write_pages(plan, folder, record)
     write_json(record, folder / "run.json")
-    swap(final, folder)
+    try:  # a reader finds the old report or the new one
+        if final.exists():
+            final.rename(final.with_name(f".{final.name}.old"))
+        folder.rename(final)
+    finally:
+        repair(final)
 
 
-def prepare(plan, final, folder, asked):
+def repair(final):
+    """Put the old report back where no new one took its place, else remove it."""
+    old = final.with_name(f".{final.name}.old")
+    if old.exists() and not final.exists():
+        old.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def prepare(plan, final, folder):
     """Fill the staging folder: with what a failed run left, if it asked for the same, else a copy.
 
     The last report is not copied where all is to be run again, or on other images.
     """
-    if read_record(folder).get("asked") == asked and not plan["fresh"]:
+    asked = provenance.digest(plan["asked"])
+    if load(folder / "run.json").get("asked") == asked and not plan["fresh"]:
         return
     shutil.rmtree(folder, ignore_errors=True)
     anew = plan["fresh"] and plan["wanted"] == list(plan["paths"])
@@ -128,7 +130,7 @@ def prepare(plan, final, folder, asked):
         if (final / name).is_dir() and not anew:
             shutil.copytree(final / name, folder / name)
         (folder / name).mkdir(parents=True, exist_ok=True)
-    last = {} if anew else read_record(final)
+    last = {} if anew else load(final / "run.json")
     write_json({**last, "asked": asked}, folder / "run.json")  # at the end: the copy is whole
 
 
@@ -144,27 +146,22 @@ def run_notebooks(plan, folder, record):
         if not why:
             print(f"{name}: done and valid (finished {done[name]['finished']})")
             continue
-        here = here or what_computes(plan["root"])
+        if not here:
+            here = provenance.where(plan["root"])
+            print(f"{here['backend']} computes on {here['device']}", flush=True)
+            if here["idle"]:
+                print(f"warning: {here['idle']}", file=sys.stderr)
         print(f"{name}: running ({why})", flush=True)
-        forget(name, folder, record)  # should it fail, no record may tell of results that are gone
-        done[name] = {**run_one(name, plan, folder, done), **here}
+        forget(name, folder, record)
+        done[name] = {**run_one(name, plan, folder, record), **here}
         write_json(record, folder / "run.json")
         print(f"  {name}: done in {done[name]['seconds']:.0f} s", flush=True)
         images = done[name]["key"].get("images", images)
     audit.check_tables(results)
     if images and (how := audit.changed(results, plan["images"])):
         raise ValueError(f"the images changed while the run went on: {how}")
-    for name, entry in done.items():
-        entry["stale"] = why_run(name, plan, folder, done, images)
-
-
-def what_computes(root):
-    """Say with what is computed, and where a GPU is left idle; what `provenance.where` found."""
-    here = provenance.where(root)
-    print(f"{here['backend']} computes on {here['device']}", flush=True)
-    if idle := provenance.idle_gpu(here):
-        print(f"warning: {idle}", file=sys.stderr)
-    return here
+    for name in done:
+        done[name]["stale"] = why_run(name, plan, folder, done, images)
 
 
 def why_run(name, plan, folder, done, images):
@@ -172,30 +169,34 @@ def why_run(name, plan, folder, done, images):
 
     done: the entries of run.json; images: their fingerprint now (see `audit.fingerprint`).
     """
-    if name not in done or not Path(folder, "executed", f"{name}.ipynb").exists():
+    if name not in done or not (folder / "executed" / f"{name}.ipynb").exists():
         return "not done yet"
-    entry, results = done[name], folder / "results"
-    key = provenance.key_of(plan, name, done, images)
-    now = provenance.result_hashes(results, name, entry["results"])
-    parts = provenance.changes(entry["key"], key), provenance.changes(entry["results"], now)
-    words = ("changed: ", "results missing or changed: ")
-    return "; ".join(word + ", ".join(p) for word, p in zip(words, parts, strict=True) if p)
+    entry, key = done[name], provenance.key_of(plan, name, done, images)
+    found = provenance.result_hashes(folder / "results", name, entry["results"])
+    parts = provenance.changes(entry["key"], key), provenance.changes(entry["results"], found)
+    words = ("changed", "results missing or changed")
+    return "; ".join(f"{w}: {', '.join(p)}" for w, p in zip(words, parts, strict=True) if p)
 
 
-def run_one(name, plan, folder, done):
+def run_one(name, plan, folder, record):
     """Run one notebook in the staging folder; gives its entry of run.json, or NotebookFailed."""
-    path, root, results = plan["paths"][name], plan["root"], folder / "results"
-    log = folder / "logs" / f"{name}.txt"
+    root, results, log = plan["root"], folder / "results", folder / "logs" / f"{name}.txt"
     given = results.relative_to(root).as_posix() if results.is_relative_to(root) else str(results)
     # The key is taken before the run: code that is edited meanwhile is not what ran.
-    key, before, start = provenance.key_of(plan, name, done, ""), states(results), time.monotonic()
+    key = provenance.key_of(plan, name, record["notebooks"], "")
+    before, start = states(results), time.monotonic()
     try:
         execute(
-            log, plan["timeout"], input_path=str(path), cwd=str(root),
+            log, plan["timeout"], input_path=str(plan["paths"][name]), cwd=str(root),
             output_path=str(folder / "executed" / f"{name}.ipynb"),
-            parameters={**plan["parameters"][name], RESERVED: given},
+            parameters={**plan["parameters"][name], RESULTS: given},
         )  # fmt: skip
     except NotebookFailed as error:
+        if "holds results of other images" in str(error) and record["notebooks"]:
+            print("  other images than before: begun again without what was computed on those")
+            for other in list(record["notebooks"]):
+                forget(other, folder, record)
+            return run_one(name, plan, folder, record)
         raise NotebookFailed(f"{name} failed {error}\n    (log: {log})") from None
     written = {file for file, state in states(results).items() if before.get(file) != state}
     if f"summaries/{name}.json" not in written:
@@ -217,41 +218,17 @@ def states(results):
 
 def forget(name, folder, record):
     """Remove what an earlier run of the notebook left: nothing stale must outlive it."""
-    results = folder / "results"
-    old = {f"results/{file}" for file in record["notebooks"].pop(name, {}).get("results", ())}
-    for file in (old - {"results/metrics.csv"}) | {f"executed/{name}.ipynb", f"logs/{name}.txt"}:
+    old = record["notebooks"].pop(name, {"results": ()})["results"]
+    old = {f"results/{file}" for file in old if file != "metrics.csv"}
+    for file in old | {f"executed/{name}.ipynb", f"logs/{name}.txt"}:
         Path(folder, file).unlink(missing_ok=True)
-    lines = provenance.metric_lines(results)
-    if kept := [line for line in lines if not line.startswith(f"{name},")]:
-        text = "\n".join([*kept, ""])
-        write_atomic(results / "metrics.csv", lambda file: file.write_text(text, encoding="utf-8"))
-    write_json(record, folder / "run.json")
+    if lines := provenance.metric_lines(folder / "results"):
+        text = "".join(f"{line}\n" for line in lines if not line.startswith(f"{name},"))
+        path = folder / "results" / "metrics.csv"
+        write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))
+    write_json(record, folder / "run.json")  # it must not tell of results that are gone
 
 
 def now():
     """The time in UTC, to the second, in ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def read_record(folder):
-    """The content of run.json in `folder`, empty where there is none."""
-    path = Path(folder, "run.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def swap(final, folder):
-    """Put the staging folder in place of the report, by renaming: readers find the old or the new."""
-    if final.exists():
-        final.rename(final.with_name(f".{final.name}.old"))
-    try:
-        folder.rename(final)
-    finally:
-        repair(final)
-
-
-def repair(final):
-    """Put the old report back where `swap` failed or was killed; else remove it."""
-    old = final.with_name(f".{final.name}.old")
-    if old.exists() and not final.exists():
-        old.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
