@@ -19,25 +19,25 @@ How a number in metrics.csv comes from the predictions, for those who recompute 
   ``calibration_intercept``: a where b is held at 1 (Cox 1958). A p within 1e-6 of 0 or 1 is moved
   to there. No slope where the scores separate the classes or are all equal.
 
-How an interval comes about. What each accession adds to the error of a score is summed over its
-rows and averaged over the runs; so seeds, repeats and overlapping test parts count a patient once.
-All intervals are conditional on the fitted models: they say how these would score on other
-patients, not how models trained on other patients would.
+How an interval comes about. What an accession adds to the error of a score is summed over its rows
+and averaged over runs: seeds, repeats and overlapping test parts count a patient once. Intervals
+are conditional on the fitted models: how these would score on other patients, not how models
+trained on other patients would.
 
-- ``auc``: variance of placements (DeLong 1988; over clusters, Obuchowski 1997) on the logit scale;
-  t quantile, degrees of freedom: accessions of the smaller class - 1. Where there is no variance,
-  as at an AUC of 1: Newcombe's (2006) method 5 with the numbers of accessions.
+- ``auc``: variance of placements (DeLong 1988; over clusters, Obuchowski 1997) on the logit scale,
+  t with the accessions of the smaller class - 1 degrees of freedom. Where there is no variance, as
+  at an AUC of 1: Newcombe's (2006) method 5 with the numbers of accessions.
 - Sensitivity, specificity, accuracy and recall of accessions: Wilson (1927). The same of images and
-  slides, recognition rate and Brier score: Wilson with the effective number of rows that the
-  variance over accessions implies, and a t quantile. One accession more is taken to have the
-  largest possible variance, or the interval would be too narrow where few accessions err.
+  slides, recognition rate and Brier score: Wilson with the effective number of rows that their
+  variance over accessions implies, and t. One accession more is taken to have the largest possible
+  variance, or the interval would be too narrow where few accessions err.
 - ``balanced_accuracy`` of two classes: MOVER from its two shares (Donner and Zou 2012).
-- Calibration: variance of the scores summed by accession (sandwich), t quantile as for the AUC.
+- Calibration: variance of the scores summed by accession (sandwich), t as for the AUC.
 - ``macro_f1`` and balanced accuracy of types, and ``mean_interval``: bootstrap over accessions,
   percentiles widened for few of them (Hesterberg 2015).
 
-No interval where a class that the metric needs has fewer than MIN_PATIENTS accessions, none of no
-width.
+No interval where a class that the metric needs has fewer than MIN_PATIENTS accessions, nor one of
+no width.
 """
 
 from collections.abc import Callable
@@ -80,9 +80,6 @@ class Estimate(NamedTuple):
     limits: Callable  # alpha -> (low, high)
 
 
-# Runs and groups ---------------------------------------------------------------------------------
-
-
 def _number_runs(frame, protocol):
     """Series of int: the run of each row (see the module's text)."""
     if protocol == "official":
@@ -99,63 +96,52 @@ def _runs(frame, level, names):
     """
     frame = frame.sort_values(["seed", "fold", "image_id"], ignore_index=True)
     types = frame["task"].iloc[0] == "tumor_type"
-    columns = P_TYPES if types else ["p_malignant"]
-    rows = frame[["slide", "accession"]].copy()
-    rows["run"] = _number_runs(frame, frame["protocol"].iloc[0])
-    rows[columns] = frame[columns].astype(float).round(12)
+    score = P_TYPES if types else "p_malignant"
+    rows = frame[["accession", "slide"]].assign(run=_number_runs(frame, frame["protocol"].iloc[0]))
+    rows[score] = frame[score].astype(float).round(12)
     if types:
         rows["truth"] = frame["tumor_type"].map(TUMOR_TYPES.index)
-        said = rows[columns].to_numpy().argmax(axis=1)
+        said = rows[score].to_numpy().argmax(axis=1)
     else:
         rows["truth"] = frame["tumor_class"].eq("malignant").astype(int)
-        said = rows["p_malignant"] >= 0.5
+        said = rows[score] >= 0.5
     rows["right"] = (said == rows["truth"]).astype(float)
     if level != "image":
         keys = ["run", "accession", "truth"] + ["slide"] * (level == "slide")
-        rows = rows.groupby(keys)[["right", *columns]].mean().reset_index()
-        rows[columns] = rows[columns].round(12)
+        rows = rows.groupby(keys).mean(numeric_only=True).reset_index()
+        rows[score] = rows[score].round(12)
     rows["code"] = np.searchsorted(names, rows["accession"])
-    return [
-        Rows(
-            run["code"].to_numpy(),
-            run["truth"].to_numpy(),
-            run[columns].to_numpy() if types else run["p_malignant"].to_numpy(),
-            run["right"].to_numpy(),
-        )
-        for _, run in rows.groupby("run")
-    ]
+    columns = ["code", "truth", score, "right"]
+    return [Rows(*(run[c].to_numpy() for c in columns)) for _, run in rows.groupby("run")]
 
 
 def patients(predictions):
     """One row a model, task, protocol and accession: its score, mean over images, then over runs.
 
-    Columns: model, task, protocol, accession, tumor_class, tumor_type (of its images; "A F" where
-    it holds two), truth (1 malignant), p_malignant, n_images.
+    Columns: model, task, protocol, accession, tumor_class, tumor_type ("A F" where it holds two),
+    n_images, truth (1 malignant), p_malignant.
     """
-    keys = ["model", "task", "protocol"]
-    parts = [
+    keys = ["model", "task", "protocol", "accession"]
+    rows = pd.concat(
         part.assign(run=_number_runs(part, protocol))
-        for (_, _, protocol), part in predictions.groupby(keys, sort=False)
-    ]
-    by_image = pd.concat(parts).groupby([*keys, "accession"], sort=False)
-    out = by_image.agg(
+        for (_, _, protocol), part in predictions.groupby(keys[:3], sort=False)
+    )
+    out = rows.groupby(keys, sort=False).agg(
         tumor_class=("tumor_class", "first"),
         tumor_type=("tumor_type", lambda types: " ".join(sorted(set(types)))),
         n_images=("image_id", "nunique"),
     )
-    by_run = pd.concat(parts).groupby([*keys, "accession", "run"])["p_malignant"].mean()
-    out.insert(2, "truth", out["tumor_class"].eq("malignant").astype(int))
-    out.insert(3, "p_malignant", by_run.groupby([*keys, "accession"]).mean())
+    out["truth"] = out["tumor_class"].eq("malignant").astype(int)
+    by_run = rows.groupby([*keys, "run"])["p_malignant"].mean()
+    out["p_malignant"] = by_run.groupby(keys).mean()
     return out.reset_index()
 
 
-# Estimates: sums over the rows of each accession, float64 (n_runs, n_accessions) -----------------
-
-
 def _mean(sums, counts):
-    """Mean over runs of sum / count. Returns value, error and weight of each accession.
+    """Mean over runs of sum / count, from sums over accessions, float64 (n_runs, n_accessions).
 
-    Runs without a row are left out. Errors are scaled for the number of accessions.
+    Returns value, error and weight of each accession. Runs without a row are left out. Errors are
+    scaled for the number of accessions.
     """
     there = counts.sum(axis=1) > 0
     sums, counts = sums[there], counts[there]
@@ -174,15 +160,15 @@ def wilson(value, n, quantile):
 
 
 def _share(sums, counts, of_patients=False):
-    """Estimate of the mean of numbers in 0 to 1, as for a share."""
+    """Estimate of the mean of numbers in 0 to 1; sums and counts as in _mean."""
     value, error, weight = _mean(sums, counts)
     n = np.count_nonzero(weight)
     least = 1 / np.square(weight).sum()  # as if the rows of an accession were always alike
+    spread = value * (1 - value)
 
     def limits(alpha=0.05):
         if n < MIN_PATIENTS:
             return UNKNOWN
-        spread = value * (1 - value)
         if of_patients or spread < 1e-12:
             return wilson(value, least, stats.norm.isf(alpha / 2))
         size = spread * (n + 1) / (n * np.square(error).sum() + spread / least)
@@ -227,19 +213,25 @@ def _placements(truth, score):
     return out
 
 
-def _auc(sums, counts):
-    """Estimate of the AUC; sums of placements and numbers of rows: of benign, of malignant."""
-    sides = [_mean(*side) for side in zip(sums, counts, strict=True)]
+def _auc(runs, n):
+    """Estimate of the AUC from a list of Rows of n accessions, each with both classes."""
+    place = [_placements(run.truth, run.score) for run in runs]
+    sides = []
+    for c in (0, 1):
+        pairs = list(zip(runs, place, strict=True))
+        sums = [np.bincount(run.code, (run.truth == c) * wins, n) for run, wins in pairs]
+        counts = [np.bincount(run.code, run.truth == c, n) for run in runs]
+        sides.append(_mean(np.array(sums), np.array(counts)))
     value, error = sides[0][0], sides[0][1] + sides[1][1]
-    n, m = (np.count_nonzero(weight) for *_, weight in sides)
-    df = min(n, m) - 1
+    benign, malignant = (np.count_nonzero(weight) for *_, weight in sides)
+    df = min(benign, malignant) - 1
 
     def limits(alpha=0.05):
         if df + 1 < MIN_PATIENTS:
             return UNKNOWN
         deviation = np.sqrt(np.square(error).sum())
         if deviation < 1e-6 or not 1e-9 < value < 1 - 1e-9:
-            return newcombe(value, n, m, alpha)
+            return newcombe(value, benign, malignant, alpha)
         half = stats.t.isf(alpha / 2, df) * deviation / (value * (1 - value))
         return float(expit(logit(value) - half)), float(expit(logit(value) + half))
 
@@ -252,17 +244,14 @@ def auc_interval(score, truth, accession, alpha=0.05):
     score: float (n,); truth: (n,), 1 malignant; accession: (n,). The bounds are NaN where a class
     has fewer than MIN_PATIENTS accessions.
     """
-    truth = np.asarray(truth).astype(int)
     codes, names = pd.factorize(np.asarray(accession))
-    place = _placements(truth, np.asarray(score, float))
-    sums = [np.bincount(codes, place * (truth == c), len(names))[None] for c in (0, 1)]
-    counts = [np.bincount(codes, truth == c, len(names))[None] for c in (0, 1)]
-    found = _auc(sums, counts)
+    rows = Rows(codes, np.asarray(truth).astype(int), np.asarray(score, float), None)
+    found = _auc([rows], len(names))
     return float(found.value), *found.limits(alpha)
 
 
-def _calibration(runs, n, least):
-    """Metric -> Estimate of calibration intercept and slope; least: accessions of a class."""
+def _calibration(runs, n, df):
+    """Metric -> Estimate of calibration intercept and slope; runs as in _auc."""
     found = {"calibration_intercept": [], "calibration_slope": []}
     for run in runs:
         y, z = run.truth, logit(np.clip(run.score, 1e-6, 1 - 1e-6))
@@ -270,8 +259,8 @@ def _calibration(runs, n, least):
         p = expit(a + z)
         error = np.bincount(run.code, y - p, n) / (p * (1 - p)).sum()
         found["calibration_intercept"].append((a, error))
-        place = _placements(y, z).mean()
-        if np.ptp(z) > 1e-9 and 0 < place < 1:
+        low, high = ([z[y == c].min(), z[y == c].max()] for c in (0, 1))
+        if low[1] > high[0] and high[1] > low[0]:
             fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10)
             p = fit.fit(z[:, None], y).predict_proba(z[:, None])[:, 1]
             x = np.column_stack([np.ones(len(z)), z])
@@ -279,11 +268,10 @@ def _calibration(runs, n, least):
             error = np.bincount(run.code, (y - p) * (x @ inverse[1]), n)
             found["calibration_slope"].append((fit.coef_[0, 0], error))
     out = {}
-    for name, fits in found.items():
-        if fits:
-            value = np.mean([value for value, _ in fits])
-            error = np.mean([error for _, error in fits], axis=0) * np.sqrt(n / (n - 1))
-            out[name] = _plain(value, error, least - 1)
+    for name, fits in ((name, fits) for name, fits in found.items() if fits):
+        values, errors = zip(*fits, strict=True)
+        error = np.mean(errors, axis=0) * np.sqrt(n / (n - 1))
+        out[name] = _plain(np.mean(values), error, df)
     return out
 
 
@@ -291,10 +279,8 @@ def _plain(value, error, df):
     """Estimate with the interval value +- t standard errors."""
 
     def limits(alpha=0.05):
-        if df + 1 < MIN_PATIENTS:
-            return UNKNOWN
         half = stats.t.isf(alpha / 2, df) * np.sqrt(np.square(error).sum())
-        return value - half, value + half
+        return (value - half, value + half) if df + 1 >= MIN_PATIENTS else UNKNOWN
 
     return Estimate(value, error, df, limits)
 
@@ -308,8 +294,7 @@ def _resamples(n, n_boot, seed):
 
 def _resampled(values, n, least):
     """Estimate from values (1 + n_boot,), masked where undefined: of the data, of each resample."""
-    drawn = values[1:]
-    wider = np.sqrt(n / max(n - 1, 1))
+    drawn, wider = values[1:], np.sqrt(n / max(n - 1, 1))
     error = (drawn - drawn.mean()).filled(0) * wider / np.sqrt(max(drawn.count(), 1))
 
     def limits(alpha=0.05):
@@ -326,18 +311,14 @@ def mean_interval(values, accession, n_boot=2000, seed=0):
 
     Returns dict of value, ci_low, ci_high, n_images (rows counted), n_groups (accessions).
     """
-    values = np.asarray(values, float)
-    there = ~np.isnan(values)
-    codes, names = pd.factorize(np.asarray(accession)[there])
-    n = len(names)
-    found = _row(np.nan, *UNKNOWN)
+    rows = pd.DataFrame({"value": np.asarray(values, float), "accession": np.asarray(accession)})
+    sums = rows.dropna().groupby("accession")["value"].agg(["sum", "size"])
+    n, found = len(sums), _row(np.nan, *UNKNOWN)
     if n:
-        weights = _resamples(n, n_boot, seed)
-        counts = weights @ np.bincount(codes, minlength=n)
-        means = np.ma.divide(weights @ np.bincount(codes, values[there], n), counts)
-        estimate = _resampled(means, n, n)
+        total, count = (_resamples(n, n_boot, seed) @ sums.to_numpy(float)).T
+        estimate = _resampled(np.ma.divide(total, count), n, n)
         found = _row(estimate.value, *estimate.limits())
-    return found | {"n_images": int(there.sum()), "n_groups": n}
+    return found | {"n_images": int(sums["size"].sum()), "n_groups": n}
 
 
 def _row(value, low, high):
@@ -347,73 +328,67 @@ def _row(value, low, high):
     return {"value": float(value), "ci_low": float(low), "ci_high": float(high)}
 
 
-# Metrics -----------------------------------------------------------------------------------------
-
-
-def _malignancy(runs, n, level, boot):
+def _malignancy(runs, n, level):
     """Metric -> Estimate for two classes, from a list of Rows of n accessions."""
 
-    def sums(runs, take):
-        return np.array([np.bincount(run.code, take(run), n) for run in runs], float)
+    def share(runs, hit, rows=lambda run: np.ones(len(run.truth)), of_patients=False):
+        sums = [np.bincount(run.code, hit(run) * rows(run), n) for run in runs]
+        counts = [np.bincount(run.code, rows(run), n) for run in runs]
+        return _share(np.array(sums), np.array(counts), of_patients)
 
-    def of_class(runs, c, take=lambda run: 1.0):
-        return sums(runs, lambda run: (run.truth == c) * take(run))
-
-    def hits(run):
+    def right(run):
         return (run.score >= 0.5) == (run.truth == 1)
 
     def rate(runs, c):
-        return _share(of_class(runs, c, hits), of_class(runs, c), level == "accession")
+        return share(runs, right, lambda run: run.truth == c, level == "accession")
 
-    every = sums(runs, lambda run: np.ones(len(run.truth)))
-    both = [run for run in runs if len(set(run.truth)) == 2]
-    out = {"accuracy": _share(sums(runs, hits), every, level == "accession")}
-    if both:
-        out["balanced_accuracy"] = _average(rate(both, 1), rate(both, 0))
+    out = {
+        "accuracy": share(runs, right, of_patients=level == "accession"),
+        "brier": share(runs, lambda run: (run.score - run.truth) ** 2),
+    }
+    if level != "image":
+        out["recognition_rate"] = share(runs, lambda run: run.right)
     for name, c in (("sensitivity", 1), ("specificity", 0)):
         if any((run.truth == c).any() for run in runs):
             out[name] = rate(runs, c)
+    both = [run for run in runs if len(set(run.truth)) == 2]
     if both:
-        placed = [run._replace(score=_placements(run.truth, run.score)) for run in both]
-        counts = [of_class(both, c) for c in (0, 1)]
-        out["auc"] = _auc([of_class(placed, c, lambda run: run.score) for c in (0, 1)], counts)
-    out["brier"] = _share(sums(runs, lambda run: (run.score - run.truth) ** 2), every)
-    if both:
-        out |= _calibration(both, n, out["auc"].df + 1)
-    if level != "image":
-        out["recognition_rate"] = _share(sums(runs, lambda run: run.right), every)
+        out["balanced_accuracy"] = _average(rate(both, 1), rate(both, 0))
+        out["auc"] = _auc(both, n)
+        out |= _calibration(both, n, out["auc"].df)
     return out
 
 
-def _types(runs, n, level, boot):
+def _types(runs, n, level, n_boot, seed):
     """Metric -> Estimate for the eight types, from a list of Rows of n accessions."""
     k = len(TUMOR_TYPES)
-    tables = np.zeros((len(runs), n, k, k))
+    tables = np.zeros((len(runs), n, k, k))  # accessions x truth x decision
     for table, run in zip(tables, runs, strict=True):
         np.add.at(table, (run.code, run.truth, run.score.argmax(axis=1)), 1.0)
     held, right = tables.sum(axis=3), tables.diagonal(axis1=2, axis2=3)
     n_of = np.count_nonzero(held.sum(axis=0), axis=0)
     out = {"accuracy": _share(right.sum(axis=2), held.sum(axis=2), level == "accession")}
-    confusion = np.einsum("bn,rnij->brij", _resamples(n, *boot), tables, optimize=True)
-    true, said = confusion.sum(axis=3), confusion.sum(axis=2)
-    hits = confusion.diagonal(axis1=2, axis2=3)
+    drawn = np.einsum("bn,rnij->brij", _resamples(n, n_boot, seed), tables, optimize=True)
+    true, said, hits = drawn.sum(axis=3), drawn.sum(axis=2), drawn.diagonal(axis1=2, axis2=3)
     recall = np.ma.divide(hits, true)
-    f1 = np.ma.masked_where(recall.mask, 2 * hits / np.maximum(true + said, 1))
+    f1 = np.ma.masked_where(true == 0, 2 * hits / np.maximum(true + said, 1))
     for name, each in (("balanced_accuracy", recall), ("macro_f1", f1)):
         out[name] = _resampled(each.mean(axis=2).mean(axis=1), n, n_of[n_of > 0].min())
     if level != "image":
         sums = np.array([np.bincount(run.code, run.right, n) for run in runs])
         out["recognition_rate"] = _share(sums, held.sum(axis=2))
     for i in np.flatnonzero(n_of >= MIN_PATIENTS):
-        share = _share(right[:, :, i], held[:, :, i], level == "accession")
-        out[f"recall_{TUMOR_TYPES[i]}"] = share
+        each = right[:, :, i], held[:, :, i]
+        out[f"recall_{TUMOR_TYPES[i]}"] = _share(*each, level == "accession")
     return out
 
 
 def _estimates(frame, level, names, n_boot, seed):
     """Metric -> Estimate of the predictions of one model, task and protocol."""
-    score = _types if frame["task"].iloc[0] == "tumor_type" else _malignancy
-    return score(_runs(frame, level, names), len(names), level, (n_boot, seed))
+    runs = _runs(frame, level, names)
+    if frame["task"].iloc[0] == "tumor_type":
+        return _types(runs, len(names), level, n_boot, seed)
+    return _malignancy(runs, len(names), level)
 
 
 @threadpool_limits.wrap(limits=1)  # small products: several threads only get in each other's way
@@ -426,23 +401,19 @@ def evaluate(predictions, n_boot=2000, seed=0):
     out = []
     keys = ["model", "task", "protocol"]
     for key, frame in predictions.groupby(keys, sort=False):
-        kind = "tumor_type" if key[1] == "tumor_type" else "tumor_class"
-        units = {"image": ["accession"], "slide": ["slide"], "accession": ["accession", kind]}
+        group = ["accession", "tumor_type" if key[1] == "tumor_type" else "tumor_class"]
+        units = dict(zip(LEVELS, (["accession"], ["slide"], group), strict=True))
         parts = {ALL: frame, **{str(m): part for m, part in frame.groupby("magnification")}}
         for magnification, part in parts.items():
             names = np.unique(part["accession"])
-            for level in LEVELS:
-                same = dict(zip(keys, key, strict=True))
-                same |= {"magnification": magnification, "level": level}
-                same["leaky"] = "leaky" if key[2] in LEAKY else ""
-                same["n_images"] = part["image_id"].nunique()
-                same["n_groups"] = len(part.drop_duplicates(units[level]))
-                for metric, each in _estimates(part, level, names, n_boot, seed).items():
-                    out.append(same | {"metric": metric} | _row(each.value, *each.limits()))
+            same = dict(zip(keys, key, strict=True)) | {"magnification": magnification}
+            same |= {"n_images": part["image_id"].nunique()}
+            same |= {"leaky": "leaky" if key[2] in LEAKY else ""}
+            for level, unit in units.items():
+                same |= {"level": level, "n_groups": len(part.drop_duplicates(unit))}
+                for metric, found in _estimates(part, level, names, n_boot, seed).items():
+                    out.append(same | {"metric": metric} | _row(found.value, *found.limits()))
     return pd.DataFrame(out, columns=[name for name in METRIC_COLUMNS if name != "notebook"])
-
-
-# Comparisons -------------------------------------------------------------------------------------
 
 
 def holm(p):
@@ -512,18 +483,15 @@ def _difference(a, b):
     if a is None or b is None:
         return {"value": np.nan, "se": np.nan, "df": 1, "p": np.nan}
     found = {"value": float(a.value - b.value), "se": np.nan, "df": max(min(a.df, b.df), 1)}
-    arms = [np.ptp(each.limits()) for each in (a, b)]
-    if not np.isfinite(arms).all():
+    widths = [np.ptp(each.limits()) for each in (a, b)]
+    if not np.isfinite(widths).all():
         return found | {"p": np.nan}
     se = np.sqrt(np.square(a.error - b.error).sum())
     if se < 1e-9 and abs(found["value"]) < 1e-9:  # the same decisions on every patient
         return found | {"p": 1.0}
     if se < 1e-9:  # no patient differs from another: what the two intervals say by themselves
-        se = np.hypot(*arms) / (2 * stats.t.isf(0.025, found["df"]))
+        se = np.hypot(*widths) / (2 * stats.t.isf(0.025, found["df"]))
     return found | {"se": se, "p": 2 * stats.t.sf(abs(found["value"]) / se, found["df"])}
-
-
-# Reading tables ----------------------------------------------------------------------------------
 
 
 def as_text(row, digits=2):
