@@ -5,33 +5,29 @@ gigabytes (20 by default): what was not used for longest is removed first.
 ``python -m helpers.images`` empties it.
 """
 
-import errno
 import hashlib
 import io
 import math
 import os
 import shutil
 import stat
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from PIL import Image
 from tqdm.contrib import concurrent
 
-from helpers.results import ROOT, locked, resolve
+from helpers.results import locked, resolve
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"}
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 PHANTOM_MARK = "breakhis-phantom"  # text at the head of each PNG of the phantom
-MAX_PIXELS = 50_000_000  # a header that claims more is not a BreakHis image
 RESERVE = 200e6  # bytes of the disk that the cache leaves free
-NAMES = "*-" + 16 * "[0-9a-f]"  # of the cache's files, without suffix: kind and key
+CACHED = "*-" + 16 * "[0-9a-f]"  # names of the cache's files, without suffix: kind and key
 
 
 def thread_map(function: Callable, items: Iterable, desc: str) -> list:
@@ -51,7 +47,7 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     Links are followed, each real folder once, so a loop of links ends. Returns the paths, sorted,
     and a list of (path relative to ``folder``, reason) for what could not be entered.
     """
-    images, refused, seen = [], [], set()
+    found, refused, seen = [], [], set()
 
     def cannot_list(error: OSError) -> None:
         refused.append((relative(Path(error.filename), folder), f"cannot list: {error.strerror}"))
@@ -63,10 +59,9 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                images.append(Path(parent) / name)
-    return sorted(images), refused
+        paths = [Path(parent) / name for name in files if not name.startswith(".")]
+        found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(found), refused
 
 
 def relative(path: Path, folder: Path) -> str:
@@ -76,51 +71,40 @@ def relative(path: Path, folder: Path) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the bytes of a regular file, which a link may lead to.
+    """Return the bytes of a file; ValueError with the reason alone where there are none.
 
-    ValueError with the reason for anything else: a pipe without a writer would never end.
+    Only a regular file is read, as a pipe without a writer would never end.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
+            raise ValueError("cannot be read: not a regular file")
         return path.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """Decode an 8-bit RGB PNG in full: uint8 (height, width, 3), 0 to 255. As :func:`decode`."""
+    """Decode an 8-bit RGB PNG in full: uint8 (height, width, 3), 0 to 255; errors of `decode`."""
     return decode(read_bytes(Path(path)))
 
 
 def decode(content: bytes) -> np.ndarray:
-    """Decode the bytes of an 8-bit RGB PNG: uint8 (height, width, 3); full alpha is ignored.
+    """Decode the bytes of an 8-bit RGB PNG: uint8 (height, width, 3); full alpha is left out.
 
-    Anything else raises ValueError with the reason alone: empty, truncated, a damaged checksum,
+    Anything else is a ValueError with the reason alone: empty, truncated, a damaged checksum,
     another format, or another kind of pixel (grey, palette, transparent, 16 bits).
     """
     _check_header(content)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width}x{image.height} px is too large")
-                image.verify()  # checksums of all chunks, and that the file has its end
-            with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-                pixels = np.asarray(image)
-    except Image.DecompressionBombError:
-        raise ValueError("too large") from None
-    except (OSError, SyntaxError, EOFError) as error:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.verify()  # checksums of all chunks, and that the file has its end
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(f"truncated or damaged PNG ({error})") from None
     if (pixels[..., 3:] < 255).any():
         raise ValueError("RGBA with transparent pixels, not 8-bit RGB")
     return pixels[..., :3]
-
-
-def has_alpha(content: bytes) -> bool:
-    """Return whether a PNG that :func:`decode` takes is RGBA."""
-    return content[25] == 6
 
 
 def _check_header(content: bytes) -> None:
@@ -128,7 +112,7 @@ def _check_header(content: bytes) -> None:
         raise ValueError("empty file (0 bytes)")
     if content.startswith(b"\xff\xd8\xff"):
         raise ValueError("a JPEG copy, whose pixels are not the database's: it cannot be used")
-    if not content.startswith(PNG_SIGNATURE):
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError("not a PNG file")
     if len(content) < 33 or content[12:16] != b"IHDR":
         raise ValueError("truncated or damaged PNG (no header)")
@@ -138,18 +122,16 @@ def _check_header(content: bytes) -> None:
         raise ValueError(f"{depth}-bit {kind}, not 8-bit RGB")
 
 
+def is_marked(content: bytes) -> bool:
+    """Return whether a PNG says in its first 256 bytes that it is of the phantom."""
+    return PHANTOM_MARK.encode() in content[:256]
+
+
 def pixel_hash(pixels: np.ndarray) -> str:
     """Return the SHA-256 of size and pixels: equal for equal images, however they were packed."""
     digest = hashlib.sha256(f"{pixels.shape[1]}x{pixels.shape[0]} RGB8".encode())
     digest.update(np.ascontiguousarray(pixels))
     return digest.hexdigest()
-
-
-def cache_folder() -> Path:
-    """Return the cache folder, data/cache unless BREAKHIS_CACHE names another, and make it."""
-    folder = resolve(os.environ.get("BREAKHIS_CACHE") or ROOT / "data" / "cache")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def images_key(index: pd.DataFrame, size: Sequence[int]) -> str:
@@ -167,22 +149,22 @@ def load_images(folder: str | Path, index: pd.DataFrame, size: Sequence[int]) ->
     indexed is a ValueError.
     """
     height, width = (int(side) for side in size)
-    folder = resolve(folder)
+    rows = list(zip(index["path"], index["pixel_sha256"], strict=True))
 
     def fill(array: np.ndarray) -> None:
         def store(row: int) -> None:
-            file = folder / index["path"].iloc[row]
+            path, expected = rows[row]
             try:
-                pixels = read_rgb(file)
+                pixels = read_rgb(resolve(folder) / path)
+                if pixel_hash(pixels) != expected:
+                    raise ValueError("changed since it was indexed")
             except ValueError as error:
-                raise ValueError(f"{file}: {error}. Run 01_eda again.") from None
-            if pixel_hash(pixels) != index["pixel_sha256"].iloc[row]:
-                raise ValueError(f"{file} changed since it was indexed: run 01_eda again.")
+                raise ValueError(f"{resolve(folder) / path}: {error}. Run 01_eda again.") from None
             array[row] = _fit(Image.fromarray(pixels), height, width)
 
-        thread_map(store, range(len(index)), f"Decoding to {width}x{height} px")
+        thread_map(store, range(len(rows)), f"Decoding to {width}x{height} px")
 
-    shape = (len(index), height, width, 3)
+    shape = (len(rows), height, width, 3)
     return cached("images", [images_key(index, (height, width))], shape, np.uint8, fill)
 
 
@@ -201,6 +183,13 @@ def _fit(image: Image.Image, height: int, width: int) -> np.ndarray:
     return np.asarray(image.resize((width, height), method, box))
 
 
+def cache_folder() -> Path:
+    """Return the cache folder, data/cache unless BREAKHIS_CACHE names another, and make it."""
+    folder = resolve(os.environ.get("BREAKHIS_CACHE") or "data/cache")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def cached(kind: str, key_parts: Iterable, shape: tuple, dtype, fill: Callable) -> np.memmap:
     """Return the array of this key from the cache; where there is none, let ``fill`` make it, once.
 
@@ -210,23 +199,23 @@ def cached(kind: str, key_parts: Iterable, shape: tuple, dtype, fill: Callable) 
     """
     key = hashlib.sha256("\n".join(map(str, [kind, *key_parts])).encode()).hexdigest()[:16]
     file = cache_folder() / f"{kind}-{key}.npy"
-    if _open(file, shape, dtype) is None:
+    if not _is_there(file, shape, dtype):
         with locked(file.with_suffix(".lock"), "set BREAKHIS_CACHE to a local folder of your own"):
-            if _open(file, shape, dtype) is None:
+            if not _is_there(file, shape, dtype):
                 _make_room(file.parent, math.prod(shape) * np.dtype(dtype).itemsize)
                 _build(file, shape, dtype, fill)
-    with suppress(OSError):  # of another user
+    with suppress(OSError):  # a file of another user is not marked as used
         os.utime(file)
     return np.load(file, mmap_mode="r")
 
 
-def _open(file: Path, shape: tuple, dtype) -> np.memmap | None:
-    """Return the array, or None where the file is missing, cut short or of another shape."""
+def _is_there(file: Path, shape: tuple, dtype) -> bool:
+    """Return whether a file holds such an array: it may be missing, or cut short."""
     try:
         array = np.load(file, mmap_mode="r")
     except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return array if array.shape == tuple(shape) and array.dtype == dtype else None
+        return False
+    return array.shape == tuple(shape) and array.dtype == dtype
 
 
 def _build(file: Path, shape: tuple, dtype, fill: Callable[[np.ndarray], None]) -> None:
@@ -241,8 +230,7 @@ def _build(file: Path, shape: tuple, dtype, fill: Callable[[np.ndarray], None]) 
         del array
         partial.replace(file)
     finally:
-        with suppress(OSError):
-            partial.unlink()
+        partial.unlink(missing_ok=True)
 
 
 def _make_room(folder: Path, n_bytes: int) -> None:
@@ -250,50 +238,40 @@ def _make_room(folder: Path, n_bytes: int) -> None:
 
     Raises OSError where ``n_bytes`` exceed the cap, or the disk has not so much space.
     """
-    cap = _cap()
-    if n_bytes > cap:
+    text = os.environ.get("BREAKHIS_CACHE_GB") or "20"
+    try:
+        cap = float(text) * 1e9
+    except ValueError:
+        raise ValueError(
+            f"BREAKHIS_CACHE_GB={text}: give gigabytes as a number, as in 20"
+        ) from None
+    if not n_bytes <= cap:
         raise OSError(
-            f"The cache may hold {cap / 1e9:g} GB and {n_bytes / 1e9:.2f} GB are needed: choose a "
+            f"BREAKHIS_CACHE_GB allows {text} GB and {n_bytes / 1e9:.2f} GB are needed: choose a "
             "smaller IMAGE_SIZE or a larger BREAKHIS_CACHE_GB."
         )
-    for left in folder.glob(f"{NAMES}.partial"):
+    for left in folder.glob(f"{CACHED}.partial"):
         _remove_unless_locked(left)
-    arrays = sorted(folder.glob(f"{NAMES}.npy"), key=lambda file: file.stat().st_mtime)
+    arrays = sorted(folder.glob(f"{CACHED}.npy"), key=lambda file: file.stat().st_mtime)
     total = sum(file.stat().st_size for file in arrays)
     for file in arrays:
-        if total + n_bytes <= cap:
-            break
-        total -= _remove_unless_locked(file)
+        if total + n_bytes > cap:
+            total -= _remove_unless_locked(file)
     free = shutil.disk_usage(folder).free
     if free < n_bytes + RESERVE:
         raise OSError(
             f"{n_bytes / 1e9:.2f} GB are needed in {folder}, and {free / 1e9:.2f} GB are free: "
-            "run python -m helpers.images to empty the cache, or set BREAKHIS_CACHE to a folder on "
-            "another disk."
+            "empty the cache (python -m helpers.images), or set BREAKHIS_CACHE to another disk."
         )
-
-
-def _cap() -> float:
-    """Return the bytes that BREAKHIS_CACHE_GB allows."""
-    text = os.environ.get("BREAKHIS_CACHE_GB") or "20"
-    try:
-        cap = float(text)
-    except ValueError:
-        cap = math.nan
-    if not cap > 0:
-        raise ValueError(f"BREAKHIS_CACHE_GB={text}: a number of gigabytes is needed, such as 20.")
-    return cap * 1e9
 
 
 def _remove_unless_locked(file: Path) -> int:
     """Remove a file of the cache that no process is building; return the bytes set free."""
-    try:
-        with FileLock(file.with_suffix(".lock"), timeout=0):
-            size = file.stat().st_size
-            file.unlink()
-            return size
-    except (Timeout, OSError):
-        return 0
+    with suppress(OSError), FileLock(file.with_suffix(".lock"), timeout=0):
+        size = file.stat().st_size
+        file.unlink()
+        return size
+    return 0
 
 
 def clean() -> int:
@@ -302,8 +280,8 @@ def clean() -> int:
     Nothing else in the folder is touched, so that a wrong BREAKHIS_CACHE does no harm.
     """
     folder = cache_folder()
-    files = [file for kind in ("npy", "partial") for file in folder.glob(f"{NAMES}.{kind}")]
-    return sum(_remove_unless_locked(file) for file in files)
+    files = [*folder.glob(f"{CACHED}.npy"), *folder.glob(f"{CACHED}.partial")]
+    return sum(map(_remove_unless_locked, files))
 
 
 if __name__ == "__main__":

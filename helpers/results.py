@@ -1,16 +1,15 @@
 """The hand-over between notebooks: tables under a run's ``results/``, written atomically.
 
-Nothing else passes from one notebook to the next, so the tables have fixed columns, and each file
-carries the fingerprint of the images that it was computed from: reading it beside other images is
-an error. ``run`` is what ``data.open_run`` returns; reading also takes a results folder.
+Nothing else passes from one notebook to the next. Each file carries the fingerprint of the images
+that it was computed from (a last column, a key or an array ``images``): reading it beside other
+images is an error. ``run`` is what ``data.open_run`` returns; reading also takes a results folder.
 """
 
 import json
-import math
 import os
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +26,10 @@ METRIC_COLUMNS = [
 # What the tables of predictions repeat of an image from index.csv.
 IMAGE_FACTS = ["image_id", "slide", "accession", "magnification", "tumor_class", "tumor_type"]
 PREDICTION_COLUMNS = [*IMAGE_FACTS, "task", "protocol", "fold", "seed", "model", "p_malignant"]
-# Which notebook writes a table that does not bear its name.
+PARTS = {"test": "predictions", "val": "validation"}  # folders of predictions
+# Which notebook writes a file that is not called after it.
 WRITERS = dict.fromkeys(["index.csv", "problems.csv", "image_quality.csv", "data.json"], "01_eda")
-WRITERS["splits.csv"] = "02_patient_split"
+WRITERS |= dict.fromkeys(["splits.csv", "metrics.csv"], "02_patient_split")
 
 
 def resolve(path: str | Path) -> Path:
@@ -39,19 +39,19 @@ def resolve(path: str | Path) -> Path:
 
 @contextmanager
 def locked(file: Path, cure: str):
-    """Hold the lock ``file``; say so where another process has it, OSError where none can be had.
+    """Hold the lock ``file``; say so where one has to wait, OSError where none can be had.
 
-    ``cure`` says where else the work could go, as in "set RESULTS to a folder of your own".
+    ``cure`` says what to do then, as in "set RESULTS to a folder of your own".
     """
     lock = FileLock(file)
     try:
-        try:
+        with suppress(Timeout):
             lock.acquire(timeout=3)
-        except Timeout:
-            print(f"Waiting for another process that holds {file}; or {cure}.", file=sys.stderr)
+        if not lock.is_locked:
+            print(f"Waiting: another process holds {file}. Else {cure}.", file=sys.stderr)
             lock.acquire()
     except (OSError, NotImplementedError) as error:
-        raise OSError(f"{file} cannot be locked ({error}): {cure}.") from None
+        raise OSError(f"The lock {file} cannot be had ({error}): {cure}.") from None
     try:
         yield
     finally:
@@ -88,129 +88,109 @@ def save_table(run, name: str, frame: pd.DataFrame) -> Path:
     frame = frame.assign(images=run.images)
     if name.endswith(".parquet"):
         return write_atomic(run.results / name, lambda file: frame.to_parquet(file, index=False))
-    return write_atomic(
-        run.results / name, lambda file: frame.to_csv(file, index=False, lineterminator="\n")
-    )
-
-
-def read_table(run, name: str) -> pd.DataFrame:
-    """Read a table of a run, for example ``splits.csv`` or ``predictions/03_baseline_cnn.parquet``.
-
-    A CSV column whose filled cells are all numbers is numeric, with NaN where it is empty; other
-    columns are text, with empty strings. Numbers are as they were written, to the last digit.
-    FileNotFoundError or ValueError names the notebook to run (again).
-    """
-    path = _existing(run, name)
-    frame = _load(path)
-    _check_images(run, name, *frame.get("images", pd.Series([""])).unique())
-    return frame.drop(columns="images")
-
-
-def _load(path: Path) -> pd.DataFrame:
-    if path.suffix == ".parquet":
-        return pd.read_parquet(path)
-    as_text = {"images": str} | ({"magnification": str} if path.name == "metrics.csv" else {})
-    frame = pd.read_csv(path, keep_default_na=False, dtype=as_text)
-    for column in frame.columns.difference(list(as_text)):
-        if frame[column].dtype == "str" and (filled := frame[column] != "").any():
-            numbers = pd.to_numeric(frame[column], errors="coerce")
-            frame[column] = numbers if numbers[filled].notna().all() else frame[column]
-    return frame
-
-
-def read_json(run, name: str) -> dict:
-    """Read a JSON file of a run, for example ``data.json``; errors as in :func:`read_table`."""
-    content = json.loads(_existing(run, name).read_text(encoding="utf-8"))
-    _check_images(run, name, content.get("images", ""))
-    return content
+    text = frame.to_csv(index=False, lineterminator="\n")
+    return write_atomic(run.results / name, lambda file: file.write_bytes(text.encode()))
 
 
 def save_arrays(run, name: str, **arrays) -> Path:
     """Write ``arrays`` to an .npz file of a run, for example ``models/04_heads.npz``."""
-    return write_atomic(
-        run.results / name, lambda file: np.savez(file, images=run.images, **arrays)
-    )
+    arrays |= {"images": run.images}
+    return write_atomic(run.results / name, lambda file: np.savez(file, **arrays))
 
 
-def read_arrays(run, name: str) -> dict[str, np.ndarray]:
-    """Read an .npz file of a run; errors as in :func:`read_table`."""
-    with np.load(_existing(run, name)) as file:
-        arrays = dict(file)
-    _check_images(run, name, str(arrays.pop("images", "")))
-    return arrays
+def read_table(run, name: str):
+    """Read a table of a run, for example ``splits.csv`` or ``predictions/03_baseline_cnn.parquet``.
 
-
-def writer(name: str) -> str:
-    """Return the notebook that writes a file of a run: ``models/04_heads.npz`` is 04's."""
-    stem = Path(name).stem
-    numbered = sorted((ROOT / "notebooks").glob(f"{stem[:3]}*.ipynb")) if stem[:2].isdigit() else []
-    return WRITERS.get(name) or (numbered[0].stem if numbered else stem)
-
-
-def stamps(results: str | Path) -> dict[str, str]:
-    """Return the fingerprint in each file of a results folder, by name; "" where there is none."""
-    found = {}
-    for path in sorted(resolve(results).rglob("[!.]*.*")):
-        name = path.relative_to(resolve(results)).as_posix()
-        if path.suffix in (".csv", ".parquet"):
-            values = _load(path).get("images", pd.Series([""])).unique()
-        elif path.suffix == ".json":
-            values = [json.loads(path.read_text(encoding="utf-8")).get("images", "")]
-        elif path.suffix == ".npz":
-            with np.load(path) as file:
-                values = [str(file.get("images", ""))]
-        else:
-            continue
-        found[name] = " ".join(values)
-    return found
-
-
-def _existing(run, name: str) -> Path:
+    A CSV column whose filled cells are all numbers is numeric, to the last digit, and NaN where it
+    is empty; empty text is "". The same function reads JSON (a dict) and .npz (a dict of arrays).
+    FileNotFoundError or ValueError names the notebook to run (again).
+    """
     results = resolve(getattr(run, "results", run))
     if not (results / name).exists():
         raise FileNotFoundError(
             f"{name} is not in {results}: run {writer(name)} first, or set RESULTS to the results "
             "folder of a run that has it."
         )
-    return results / name
+    content, found = _load(results, name)
+    if name != "data.json" or hasattr(run, "images"):
+        right = getattr(run, "images", None) or read_json(results, "data.json")["images"]
+        if stale := [notebook for images, notebook in found.items() if images != right]:
+            raise ValueError(f"{name} was computed on other images: run {stale[0]} again.")
+    return content
 
 
-def _check_images(run, name: str, *found: str) -> None:
-    """Raise ValueError unless a file was computed on the images of ``run``."""
-    if name == "data.json" and not hasattr(run, "images"):
-        return
-    wanted = run.images if hasattr(run, "images") else read_json(run, "data.json")["images"]
-    if set(found) - {wanted}:
-        raise ValueError(f"{name} was computed on other images: run {writer(name)} again.")
+read_json = read_arrays = read_table
+
+
+def _load(results: Path, name: str) -> tuple:
+    """Return what is in a file, and the fingerprints it carries ("": none) with their notebooks."""
+    path = results / name
+    if path.suffix == ".json":
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content, {content.get("images", ""): writer(name)}
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            content = dict(file)
+        return content, {str(content.pop("images", "")): writer(name)}
+    frame = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    images = frame.pop("images") if "images" in frame else [""]
+    notebooks = frame.get("notebook", [writer(name)] * len(images))
+    return frame, dict(zip(images, notebooks, strict=True))
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    as_text = ["images", "duplicate_of", "leaky"]
+    as_text += ["magnification"] if path.name == "metrics.csv" else []  # 40 to 400, or "all"
+    frame = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(as_text, str))
+    for column in frame.columns.difference(as_text):
+        numbers = pd.to_numeric(frame[column].replace("", np.nan), errors="coerce")
+        if (numbers.notna() | (frame[column] == "")).all():
+            frame[column] = numbers
+    return frame
+
+
+def writer(name: str) -> str:
+    """Return the notebook that writes a file of a run: ``models/04_heads.npz`` is 04's."""
+    stem = Path(name).stem
+    numbered = (ROOT / "notebooks").glob(f"{stem[:3]}*.ipynb") if stem[:2].isdigit() else []
+    return WRITERS.get(name) or next((notebook.stem for notebook in numbered), stem)
+
+
+def of_other_images(results: Path, images: str) -> dict[str, str]:
+    """Return the files below ``results`` that carry another fingerprint, with their notebooks."""
+    stale = {}
+    for file in sorted(results.rglob("[!.]*")):
+        name = file.relative_to(results).as_posix()
+        with suppress(ValueError, OSError, AttributeError):  # no table, or not of a notebook
+            found = _load(results, name)[1]
+            stale.update((name, found[other]) for other in found if other not in (images, ""))
+    return stale
 
 
 def _require(frame: pd.DataFrame, columns: list[str], table: str) -> None:
-    missing = [column for column in columns if column not in frame]
-    if missing:
+    if missing := [column for column in columns if column not in frame]:
         raise ValueError(f"{table} lacks the columns {', '.join(missing)}.")
 
 
 def save_metrics(run, frame: pd.DataFrame) -> Path:
     """Replace the rows of ``run.notebook`` in ``metrics.csv`` by ``frame``; other rows are kept.
 
-    ``frame`` has the columns METRIC_COLUMNS, of which notebook and leaky may be left out. Values
-    are finite; an interval may be missing. Rows of other images go, as none can be read.
+    ``frame`` has METRIC_COLUMNS without notebook (and leaky, "" by default). Values are finite; an
+    interval may be missing. Rows that were computed on other images go: none could be read.
     """
-    frame = {"leaky": ""} | dict(frame.items()) | {"notebook": run.notebook}
-    frame = pd.DataFrame(frame)
+    frame = frame.assign(notebook=run.notebook, leaky=frame.get("leaky", ""))
     _require(frame, METRIC_COLUMNS, "metrics.csv")
     if not np.isfinite(frame["value"].astype(float)).all():
         raise ValueError("metrics.csv takes finite values only: leave undefined metrics out.")
     path = resolve(run.results) / "metrics.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(".metrics.lock"), "set RESULTS to a folder of your own"):
-        parts = [frame[METRIC_COLUMNS].astype({"magnification": str})]
         if path.exists():
-            old = _load(path)
-            kept = old["notebook"].ne(run.notebook) & old["images"].eq(run.images)
-            parts.insert(0, old.loc[kept, METRIC_COLUMNS])
-        table = pd.concat([part for part in parts if len(part)] or parts[-1:])
-        return save_table(run, "metrics.csv", table.sort_values("notebook", kind="stable"))
+            old = _read_csv(path)
+            old = old[old["notebook"].ne(run.notebook) & old["images"].eq(run.images)]
+            frame = pd.concat([old, frame]) if len(old) else frame
+        frame = frame[METRIC_COLUMNS].sort_values("notebook", kind="stable")
+        return save_table(run, path.name, frame)
 
 
 def predictions(index, rows, p, *, fold, model, seed, task="malignancy") -> pd.DataFrame:
@@ -222,12 +202,13 @@ def predictions(index, rows, p, *, fold, model, seed, task="malignancy") -> pd.D
     p = np.asarray(p, float)
     if p.shape not in ((len(rows),), (len(rows), len(P_TYPES))):
         raise ValueError(f"p has the shape {p.shape}; ({len(rows)},) or ({len(rows)}, 8) is right.")
-    types = p.ndim == 2
-    facts = {"task": "tumor_type" if types else task, "protocol": fold.protocol}
-    facts |= {"fold": fold.number, "seed": seed, "model": model}
-    facts["p_malignant"] = p[:, 4:].sum(axis=1).clip(0, 1) if types else p
-    frame = index.iloc[rows][IMAGE_FACTS].reset_index(drop=True).assign(**facts)
-    return frame.assign(**dict(zip(P_TYPES, p.T, strict=True))) if types else frame
+    of_types = {}
+    if p.ndim == 2:
+        task, of_types = "tumor_type", dict(zip(P_TYPES, p.T, strict=True))
+        p = p[:, 4:].sum(axis=1).clip(0, 1)
+    facts = {"task": task, "protocol": fold.protocol, "fold": fold.number, "seed": seed}
+    frame = index.iloc[rows][IMAGE_FACTS].reset_index(drop=True)
+    return frame.assign(**facts, model=model, p_malignant=p, **of_types)
 
 
 def save_predictions(run, frame: pd.DataFrame, part: str = "test") -> Path:
@@ -235,8 +216,7 @@ def save_predictions(run, frame: pd.DataFrame, part: str = "test") -> Path:
 
     ``frame`` has at least PREDICTION_COLUMNS, with p_malignant in 0 to 1.
     """
-    folder = {"test": "predictions", "val": "validation"}[part]
-    name = f"{folder}/{run.notebook}.parquet"
+    name = f"{PARTS[part]}/{run.notebook}.parquet"
     _require(frame, PREDICTION_COLUMNS, name)
     if not frame["p_malignant"].between(0, 1).all():
         raise ValueError(f"{name}: p_malignant must lie in 0 to 1.")
@@ -250,8 +230,6 @@ def save_summary(run, question: str, finding: str, headline: dict | None = None)
     ci_high (fractions; NaN where there is none), or is None where the notebook has no metric.
     """
     if headline:
-        none = {key: None for key, v in headline.items() if isinstance(v, float) and math.isnan(v)}
-        headline = headline | none
-    content = {"question": question, "finding": finding, "headline": headline}
-    path = run.results / "summaries" / f"{run.notebook}.json"
-    return write_json(content | {"images": run.images}, path)
+        headline = {key: None if pd.isna(value) else value for key, value in headline.items()}
+    content = {"question": question, "finding": finding, "headline": headline, "images": run.images}
+    return write_json(content, run.results / "summaries" / f"{run.notebook}.json")
