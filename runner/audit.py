@@ -2,8 +2,7 @@
 
 import io
 import json
-from contextlib import redirect_stdout, suppress
-from pathlib import Path
+from contextlib import redirect_stdout
 
 from helpers import data
 from helpers.images import list_images
@@ -11,7 +10,6 @@ from helpers.results import read_table, resolve
 from helpers.splits import check_disjoint
 
 ROLES = {"predictions": ["test"], "validation": ["train", "val"]}
-KEYS = ["image_id", "protocol", "fold"]
 
 
 def load(path):
@@ -29,29 +27,24 @@ def source(path):
 
 def name_images(folder):
     """The images of `folder` (None: the phantom) in a line, counted by their names."""
-    if not folder or any(Path(f, "phantom.json").is_file() for f in (folder, *folder.parents[:4])):
+    around = (folder, *folder.parents[:4]) if folder else ()
+    if not folder or any((place / "phantom.json").is_file() for place in around):
         return "PHANTOM: synthetic images, not tissue"
-    slides, files = set(), list_images(folder)[0]
-    for file in files:
-        with suppress(ValueError):  # 01 says what is foreign
-            slides.add(data.parse_name(file.stem)["slide"])
+    files = list_images(folder)[0]
+    names = filter(None, (data.NAME.fullmatch(file.stem) for file in files))
+    slides = {(name["type"], name["accession"], name["letters"]) for name in names}
     return f"{len(files):,} real images of {len(slides)} slides, in {folder.name}"
 
 
-def changed(results, folder):
-    """In words, how the images that 01 would choose now differ from those that it found; else "".
-
-    folder: what `source` gives now.
-    """
-    found = load(results / "data.json")
-    same = found["kind"] == "phantom" if folder is None else resolve(found["folder"]) == folder
-    return data.images_changed(results) if same else "other images would be chosen now"
-
-
 def fingerprint(results, folder):
-    """Fingerprint of the images that 01 found; None before 01, "" where they have changed."""
-    found = load(results / "data.json")
-    return "" if found and changed(results, folder) else found.get("images")
+    """Fingerprint of the images that 01 found; None before 01, "" where they have changed.
+
+    folder: what `source` gives now; another choice than 01's is a change.
+    """
+    if not (found := load(results / "data.json")):
+        return None
+    same = resolve(found["folder"]) == folder if folder else found["kind"] == "phantom"
+    return found["images"] if same and not data.images_changed(results) else ""
 
 
 def check_tables(results):
@@ -67,11 +60,10 @@ def check_tables(results):
         check_disjoint(index, splits, protocol)
     for path in sorted(path for part in ROLES for path in results.glob(f"{part}/*.parquet")):
         name, roles = f"{path.parent.name}/{path.stem}", ROLES[path.parent.name]
-        table = read_table(results, f"{name}.parquet")[KEYS].astype({"fold": int})
-        table = table.merge(splits, "left", KEYS).fillna({"role": "none"})
+        table = read_table(results, f"{name}.parquet")[["image_id", "protocol", "fold"]]
+        table = table.astype({"fold": int}).merge(splits, "left").fillna({"role": "none"})
         wrong = table[~table["role"].isin(roles)]
         for row in wrong.head(1).itertuples():
             first = f"{row.image_id} ({row.protocol}, fold {row.fold}, role {row.role})"
-            raise ValueError(
-                f"{name}: {len(wrong)} rows not on {' or '.join(roles)} images, the first on {first}"
-            )
+            wanted = " or ".join(roles)
+            raise ValueError(f"{name}: {len(wrong)} rows not on {wanted} images, the first {first}")

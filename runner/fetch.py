@@ -1,154 +1,170 @@
-"""Fetch the database: download, check, unpack, verify, and only then put it into place.
+"""Fetch the database: find the archive, unpack, verify, and only then put it into place.
 
-``make data``, or ``python -m helpers.fetch --url URL --to DIR``. An interrupted download goes on
-where it stopped. DIR/BreaKHis_v1 appears only when all of it is there and verified.
+`make data`, or `python -m runner.fetch --url URL --to DIR`, where URL may be a file here. An
+interrupted download goes on where it stopped. What was not downloaded here is never deleted.
 """
 
 import argparse
 import errno
+import gzip
 import shutil
 import sys
 import tarfile
+import time
+import zipfile
 import zlib
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+import requests
 from filelock import FileLock, Timeout
+from requests.exceptions import ProxyError, SSLError
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError
 
-from helpers.data.download import check_disk, download
-from helpers.data.images import list_images
-from helpers.data.verify import report, verify
+from helpers import data, images
 from helpers.results import ROOT
 
 URL = "http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz"
 NAME = "BreaKHis_v1"
-OF_THE_DISK = {
-    getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EIO", "EACCES", "EROFS")
+RESERVE = 200e6  # bytes of the disk to leave free
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error)
+BROKEN = (requests.ConnectionError, requests.Timeout, HTTPError)
+CURES = {
+    SSLError: "Its certificate is not trusted here. Where a proxy opens TLS, name the proxy's "
+    "certificate: REQUESTS_CA_BUNDLE=/path/to/certificate.pem",
+    ProxyError: "HTTP_PROXY and HTTPS_PROXY name the proxy, as in http://user:password@host:port; "
+    "NO_PROXY=inf.ufpr.br goes without it.",
+    errno.ENOSPC: "Make room and call again (what is downloaded is kept), or name another --to.",
+    errno.EFBIG: "This disk takes no file so big (FAT32: 4 GB): name a folder elsewhere with --to.",
 }
-CONTENT_RATIO = 1.1  # size of the content to that of the archive: PNG files hardly shrink
 
 
-def fetch(url: str, to: Path, tries: int = 3) -> str:
-    """Make ``to``/BreaKHis_v1 from the archive at ``url``, and return what it is, as text.
+def fetch(url, to, tries=3):
+    """Make `to`/BreaKHis_v1 from the archive at `url`, an address or a file; what it is, as text.
 
-    Nothing is done where that folder holds images already. Raises OSError (connection, disk) after
-    which the next call goes on, and ValueError where the archive or the folder is not what it
-    should be; such an archive is removed, so that the next call downloads it afresh.
+    Nothing is done where that folder holds images already. OSError (connection, disk), after which
+    the next call goes on, and ValueError where archive or folder are not what they should be.
     """
+    target, partial = to / NAME, to / f".{NAME}.partial"
+    mine = to / f".{NAME}-{zlib.crc32(url.encode()):x}"  # what comes from another address is other
+    if target.is_symlink() and not target.exists():
+        raise ValueError(f"{target} is a link to nothing: remove it, then call again.")
+    if target.exists():
+        if not target.is_dir() or not images.list_images(target)[0]:
+            raise ValueError(f"{target} is there, without images: move it away, then call again.")
+        return f"{target} is there already: nothing to do. To check it: make verify DATA={target}"
     to.mkdir(parents=True, exist_ok=True)
-    target, archive, partial = to / NAME, to / f"{NAME}.tar.gz", to / f".{NAME}.partial"
     with FileLock(to / f".{NAME}.lock", timeout=0):
-        if target.exists():
-            return _already_there(target)
-        if not archive.exists():
-            download(url, archive, tries, CONTENT_RATIO)
+        archive = local(url, to) or download(url, mine, tries)
         shutil.rmtree(partial, ignore_errors=True)
-        check_disk(to, archive.stat().st_size * CONTENT_RATIO)
         try:
             unpack(archive, partial)
-            text = _check(partial)
-            _inner(partial).replace(target)
+            result = data.verify(partial)
+            if not result["sound"]:
+                raise ValueError(f"{archive} is not the database.\n{data.report(result)}")
+            alone = [path.name for path in partial.iterdir()] == [NAME]
+            (partial / NAME if alone else partial).replace(target)
         except ValueError:
-            archive.unlink()
+            mine.unlink(missing_ok=True)  # so that the next call downloads it afresh
             raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        archive.unlink()
-    return f"{text}\nThe images are in {target}."
+        mine.unlink(missing_ok=True)
+    return data.report(result | {"folder": str(target)})
 
 
-def _already_there(target: Path) -> str:
-    found = len(list_images(target)[0])
-    if not found:
-        raise ValueError(f"{target} exists but holds no images: move it away, then call again.")
-    return (
-        f"{target} is there already, with {found:,} images: nothing to do. "
-        f"To check each of them: python -m helpers.data {target}"
-    )
+def local(url, to):
+    """The archive as a file of this machine: what `url` names, or one put into `to`; else None."""
+    parts = urlsplit(url)
+    if parts.scheme in ("http", "https"):
+        return next(
+            (to / name for name in (f"{NAME}.tar.gz", f"{NAME}.zip") if (to / name).exists()), None
+        )
+    file = Path(url2pathname(parts.path) if parts.scheme == "file" else url).expanduser()
+    if not file.is_file():
+        raise ValueError(f"there is no file {file}: --url takes http(s)://, file:// or a path.")
+    return file
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack the regular files of a tar archive into ``folder``, which is made.
+def download(url, file, tries):
+    """Download `url` to `file`, which appears only when it is complete; gives `file`.
 
-    Links and devices are refused, and so are names that lead out of the folder. Raises ValueError
-    where the archive is unsafe, damaged or no archive.
+    The next attempt or call goes on where a broken one stopped.
     """
-    folder.mkdir()
-    bar = tqdm(
-        total=archive.stat().st_size, desc="Unpacking", unit="B", unit_scale=True, delay=1
-    )  # fmt: skip
+    part = file.with_name(f"{file.name}.part")
+    for attempt in range(0 if file.exists() else tries):
+        try:
+            receive(url, part)
+            return part.replace(file)
+        except BROKEN as error:
+            if attempt + 1 == tries or type(error) in CURES:
+                cure = CURES.get(type(error), "It broke off. Call again to go on from there.")
+                raise OSError(f"{url}: {error}\n{cure}") from None
+            time.sleep(min(2**attempt, 30))
+    return file
+
+
+def receive(url, part):
+    """Bring the file `part` to its full size in one request, from where it ends."""
+    start = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-"}
+    with requests.get(url, headers=headers, stream=True, timeout=(30, 60)) as response:
+        if response.status_code == 407:
+            raise ProxyError("the proxy asks for a password")
+        if response.status_code == 416 and start:  # nothing comes after it: the file is complete
+            return
+        response.raise_for_status()
+        if "html" in response.headers.get("Content-Type", "").lower():
+            raise ValueError(f"{url} is a web page: find the archive's address with a browser")
+        start = start if response.status_code == 206 else 0
+        rest = int(response.headers.get("Content-Length", 0))
+        wanted, free = 2.1 * rest + 1.1 * start + RESERVE, shutil.disk_usage(part.parent).free
+        if free < wanted:  # for the archive and its content: PNG files hardly shrink
+            told = f"{wanted / 1e9:.1f} GB must be free in {part.parent}, {free / 1e9:.1f} GB are."
+            raise OSError(errno.ENOSPC, told)
+        bar = tqdm(total=start + rest or None, initial=start, unit="B", unit_scale=True)
+        with part.open("ab" if start else "wb") as file, bar:
+            for chunk in response.raw.stream(1 << 20, decode_content=False):
+                file.write(chunk)
+                bar.update(len(chunk))
+
+
+def unpack(archive, folder):
+    """Unpack a tar or zip archive into `folder`, and nothing outside of it; else ValueError."""
     try:
-        with archive.open("rb") as file, bar, tarfile.open(fileobj=file) as tar:
-            for member in tar:
-                _unpack_member(tar, member, folder)
-                bar.update(file.tell() - bar.n)
-            _refuse_early_end(tar)
-    except tarfile.FilterError as error:
-        raise ValueError(f"The archive is unsafe: {error}") from None
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"The archive is damaged, cut short, or none: {error}") from None
-    except OSError as error:
-        if error.errno in OF_THE_DISK:
-            raise
-        # From gzip, without a number; or a member that no disk takes, such as too long a name.
-        raise ValueError(f"The archive is damaged: {error}") from None
+        if zipfile.is_zipfile(archive):
+            zipfile.ZipFile(archive).extractall(folder)
+            return
+        with tarfile.open(archive) as file:
+            for member in tqdm(file, "Unpacking", delay=1):
+                file.extract(member, folder, set_attrs=False, filter="data")
+            while block := file.fileobj.read(1 << 20):  # only zeros come after the end
+                if block.strip(b"\0"):
+                    raise tarfile.ReadError("a header in it cannot be read")
+    except DAMAGED as error:
+        raise ValueError(f"{archive} is damaged, unsafe or no archive: {error}") from None
 
 
-def _refuse_early_end(tar: tarfile.TarFile) -> None:
-    """Read to the end: tarfile takes a damaged header for the end, and gzip checks its sum there.
-
-    After the true end of an archive there are only zeros.
-    """
-    while block := tar.fileobj.read(1 << 20):
-        if block.strip(b"\0"):
-            raise ValueError("The archive is damaged: a header in the middle cannot be read.")
-
-
-def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    if not (member.isreg() or member.isdir()):
-        raise ValueError(f"The archive is unsafe: {member.name} is a link or a device.")
-    if member.name.startswith("/") or ".." in Path(member.name).parts:
-        raise ValueError(f"The archive is unsafe: {member.name} leads out of its folder.")
-    if member.isreg():
-        check_disk(folder, member.size)
-        tar.extract(member, folder, set_attrs=False, filter="data")
-
-
-def _check(folder: Path) -> str:
-    """Return what was unpacked, as text; raise ValueError where it is not sound BreakHis."""
-    result = verify(folder)
-    if not result["sound"]:
-        raise ValueError(f"The content of the archive is not sound.\n{report(result)}")
-    return report(result).removeprefix(f"{result['folder']}: ")
-
-
-def _inner(folder: Path) -> Path:
-    """Return the archive's own BreaKHis_v1 if that is all it holds, else the folder itself."""
-    return folder / NAME if [path.name for path in folder.iterdir()] == [NAME] else folder
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments=None):
     """Download, verify and install the BreakHis images."""
-    parser = argparse.ArgumentParser("python -m helpers.fetch", description=main.__doc__)
-    parser.add_argument("--url", default=URL, help="address of the archive (%(default)s)")
+    parser = argparse.ArgumentParser("python -m runner.fetch", description=main.__doc__)
+    parser.add_argument("--url", default=URL, help="address or path of the archive (%(default)s)")
     parser.add_argument("--to", default=ROOT / "data", type=Path, help="folder (%(default)s)")
     parser.add_argument("--tries", default=3, type=int, help="when a connection breaks")
     options = parser.parse_args(arguments)
     try:
-        print(fetch(options.url, options.to.resolve(), options.tries))
-    except Timeout:
-        print(f"Another process fetches to {options.to}: wait for it.", file=sys.stderr)
-        return 1
-    except (OSError, ValueError) as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        advice = "\nMake room, then call again: what is downloaded is kept." if full else ""
-        text = error.strerror if full else error
-        print(f"fetch: {text}{advice}", file=sys.stderr)
-        return 1
+        print(fetch(options.url, options.to.expanduser().absolute(), options.tries))
+        return 0
     except KeyboardInterrupt:
         print("\nStopped. Call again to go on.", file=sys.stderr)
         return 130
-    return 0
+    except Timeout:
+        print(f"fetch: another process fetches to {options.to}: wait for it.", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"fetch: {error}", CURES.get(getattr(error, "errno", ""), ""), file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -12,16 +12,15 @@ import shutil
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
 
-from runner import plan
+import nbformat
+
+from runner.plan import HIDDEN
 
 CODE = {
-    "helpers": ("helpers/*.py", "phantom/*.py"),
-    "requirements.lock": ("requirements.lock",),
-    "facts": ("data/*.csv",),
-}
-PACKAGES = ("keras", "numpy", "pandas", "scikit-learn", "papermill")
+    "helpers": "helpers/*.py", "phantom": "phantom/*.py", "lock": "requirements.lock",
+    "facts": "data/*.csv",
+}  # fmt: skip
 # Asked in a process of its own: what computes is what Keras finds when a notebook imports it.
 ASK = """import json, keras
 name = keras.config.backend()
@@ -40,88 +39,74 @@ def digest(content):
 
 def file_hash(path):
     """SHA-256 of a file, with line ends as LF on every system; "missing" where there is none."""
-    path = Path(path)
     return digest(path.read_bytes().replace(b"\r\n", b"\n")) if path.is_file() else "missing"
 
 
-def code_key(path, root):
+def code_key(notebook, root):
     """The part of a notebook's key that the repository decides: dict part -> hash."""
-    cells = [[cell.cell_type, cell.source] for cell in plan.read(path).cells]  # without outputs
-    key = {"notebook": digest([cells, plan.needs(path)])}
-    for part, patterns in CODE.items():
-        files = sorted(file for pattern in patterns for file in root.glob(pattern))
-        key[part] = digest([[file.name, file_hash(file)] for file in files])
-    return key
+    cells = [[cell.cell_type, cell.source] for cell in notebook.cells]  # outputs do not matter
+    files = {part: sorted(root.glob(pattern)) for part, pattern in CODE.items()}
+    code = {part: digest([[f.name, file_hash(f)] for f in found]) for part, found in files.items()}
+    return {"notebook": digest([cells, notebook.metadata.get("series")]), **code}
 
 
-def key_of(asked, name, done, images):
+def key_of(plan, name, done, images):
     """Everything that the results of notebook `name` depend on: dict part -> hash or value.
 
-    asked: the plan; done: the entries of run.json, whose results count where this notebook needs
-    them; images: their fingerprint, which counts for a notebook that looks for them.
+    done: the entries of run.json, whose results count where this notebook needs them; images: their
+    fingerprint, which counts for a notebook that looks for them.
     """
-    path, parameters = asked["paths"][name], asked["parameters"][name]
-    key = code_key(path, asked["root"]) | {"KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "")}
-    key |= {f"parameter {given}": value for given, value in public(parameters).items()}
-    for other in plan.needs(path):
+    notebook, parameters = nbformat.read(plan["paths"][name], 4), plan["parameters"][name]
+    key = code_key(notebook, plan["root"]) | {"backend": os.environ.get("KERAS_BACKEND", "")}
+    key |= {f"parameter {given}": parameters[given] for given in parameters.keys() - HIDDEN}
+    for other in notebook.metadata.get("series", {}).get("needs", []):
         key[f"results of {other}"] = digest(done.get(other, {}).get("results", {}))
     return key | ({"images": images} if "DATA" in parameters else {})
 
 
-def public(parameters):
-    """Parameters as run.json may show them: of DATA, a folder here, only the name."""
-    shown = {name: value for name, value in parameters.items() if name != plan.RESULTS}
-    return shown | ({"DATA": Path(shown["DATA"]).name} if "DATA" in shown else {})
-
-
 def changes(old, new):
     """Names of the parts in which two keys differ."""
-    return [name for name in {**old, **new} if old.get(name) != new.get(name)]
-
-
-def result_hashes(results, notebook, names):
-    """Hashes of the files `names` under `results`, and of the notebook's rows of metrics.csv."""
-    found = {name: file_hash(Path(results, name)) for name in sorted({*names} - {"metrics.csv"})}
-    rows = [line for line in metric_lines(results) if line.startswith(f"{notebook},")]
-    return found | ({"metrics.csv": digest(rows)} if rows else {})
+    return sorted(name for name in {**old, **new} if old.get(name) != new.get(name))
 
 
 def metric_lines(results):
     """The lines of metrics.csv, which all notebooks share; the first field names the notebook."""
-    path = Path(results, "metrics.csv")
+    path = results / "metrics.csv"
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
+def result_hashes(results, notebook, names):
+    """Hashes of the files `names` under `results`, and of the notebook's rows of metrics.csv."""
+    found = {name: file_hash(results / name) for name in sorted({*names} - {"metrics.csv"})}
+    rows = [line for line in metric_lines(results) if line.startswith(f"{notebook},")]
+    return found | ({"metrics.csv": digest(rows)} if rows else {})
+
+
+def first_line(*command):
+    """The first line that a program prints; empty where it fails or is not there."""
+    if not shutil.which(command[0]):
+        return ""
+    return subprocess.run(command, capture_output=True, text=True).stdout.partition("\n")[0]
+
+
 def where(root):
-    """With what is computed here and now, in words: dict commit, backend, device, idle, versions.
+    """With what is computed here and now, in words: dict commit, backend, device, idle, keras.
 
     idle: why a GPU of this machine is not used. ValueError where Keras cannot be imported.
     """
     asked = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True)
     if asked.returncode:
-        raise ValueError(
-            f"Keras cannot compute here: {(asked.stderr.splitlines() or ['?'])[-1]} (KERAS_BACKEND "
-            "names its backend, else keras.json in KERAS_HOME or ~/.keras)"
-        )
+        said = (asked.stderr.splitlines() or ["?"])[-1]
+        raise ValueError(f"Keras cannot compute (KERAS_BACKEND, keras.json in ~/.keras): {said}")
     name, version, devices = json.loads(asked.stdout.splitlines()[-1])
     used = any("gpu" in device or "cuda" in device for device in devices)
     gpu = first_line("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    idle = "it was installed without CUDA, or the driver is too old"
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
-        idle = "CUDA_VISIBLE_DEVICES hides the GPU"
-    elif {"tensorflow-cpu", "tensorflow_cpu"} & {found.name for found in metadata.distributions()}:
+    idle = "the driver is too old, or CUDA_VISIBLE_DEVICES hides it"
+    if name == "tensorflow" and "tensorflow-cpu" in metadata.packages_distributions()[name]:
         idle = "the extra cpu is installed; rm -r .venv && make env installs the extra gpu"
     return {
         "commit": first_line("git", "-C", root, "describe", "--always", "--dirty", "--exclude=*"),
-        "backend": f"{LABELS[name]} {version}",
+        "backend": f"{LABELS[name]} {version}", "keras": metadata.version("keras"),
         "device": f"GPU {gpu}" if used else f"CPU, {os.cpu_count()} cores, {platform.machine()}",
         "idle": f"{gpu} is not used by {LABELS[name]}: {idle}" if gpu and not used else "",
-        "versions": {p: metadata.version(p) for p in PACKAGES},
-    }
-
-
-def first_line(*command):
-    """The first line that a program prints; empty where it fails or is not there."""
-    found = shutil.which(command[0])
-    said = subprocess.run(command, capture_output=True, text=True).stdout if found else ""
-    return said.partition("\n")[0]
+    }  # fmt: skip

@@ -2,8 +2,7 @@
 
 Work goes on in a staging folder that starts as a copy of the run's last report. A notebook that is
 done and valid by content is not run again. Only when all has succeeded does the staging folder take
-the report's place, by renaming: a report never exists for a run that failed, and a failure leaves
-the earlier report as it was.
+the report's place, by renaming: a failure leaves the earlier report as it was.
 """
 
 import argparse
@@ -13,22 +12,14 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from helpers.results import ROOT, write_atomic, write_json
+from helpers.results import ROOT, write_json
 from runner import audit, provenance, publish
 from runner.audit import load
 from runner.execute import NotebookFailed, execute
-from runner.plan import RESULTS, make_plan
-
-
-def limit(text):
-    """The time-out in seconds that `text` means; None for "none"."""
-    if text != "none" and not (text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0; for no limit, write none")
-    return None if text == "none" else int(text)
+from runner.plan import HIDDEN, make_plan
 
 
 def arguments(argv):
@@ -41,14 +32,14 @@ def arguments(argv):
     add("--notebooks", default="", help='which to run, as in "03 04" (default: all)')
     add("-p", dest="given", action="append", default=[], metavar="NAME=value", help="a parameter")
     add("--fresh", action="store_true", help="run again also what is done and valid")
-    add("--timeout", type=limit, default=7200, help="seconds a cell may take (7200), or none")
+    add("--timeout", type=int, default=7200, help="seconds that a cell may take (%(default)s)")
     add("--reports", default="reports/runs", help="folder that holds the runs (%(default)s)")
     return parser.parse_args(argv)
 
 
 def main(argv=None, root=ROOT):
     """The command; returns the exit status: 0 done, 1 failed, 130 stopped by ^C."""
-    args, start = arguments(argv), time.monotonic()
+    args, start, status = arguments(argv), time.monotonic(), 1
     for name in ("SIGTERM", "SIGHUP"):  # like ^C, unless ignored (nohup); Windows has no SIGHUP
         number = getattr(signal, name, None)
         if number and signal.getsignal(number) is not signal.SIG_IGN:
@@ -56,24 +47,23 @@ def main(argv=None, root=ROOT):
     try:
         plan = make_plan(args, root)
         print(audit.name_images(plan["images"]), flush=True)
-        runs, run = plan["runs"], plan["run"]
-        runs.mkdir(parents=True, exist_ok=True)
-        with FileLock(runs / f".{run}.lock", timeout=0):
-            repair(runs / run)
-            run_series(plan, runs / run, runs / f".{run}.running")
-        publish.write_runs(runs, plan["root"])
+        final = plan["runs"] / plan["run"]
+        plan["runs"].mkdir(parents=True, exist_ok=True)
+        with FileLock(final.with_name(f".{final.name}.lock"), timeout=0):
+            repair(final)
+            run_series(plan, final, final.with_name(f".{final.name}.running"))
+        publish.write_runs(plan["runs"], plan["root"])
+        print(f"report: {final / 'index.html'} ({time.monotonic() - start:.0f} s)")
+        return 0
     except KeyboardInterrupt:
-        print("error: stopped; the same command carries on where this one stopped", file=sys.stderr)
-        return 130
+        said, status = "stopped; the same command carries on where this one stopped", 130
     except Timeout:
-        print(f"error: run {run} is already going: wait, or name another (--run)", file=sys.stderr)
-        return 1
+        said = f"run {final.name!r} is already going: wait for it, or name another (--run)"
     except (NotebookFailed, OSError, ValueError) as error:
-        full = "the disk is full: " if getattr(error, "errno", 0) == errno.ENOSPC else ""
-        print(f"error: {full}{error}", file=sys.stderr)
-        return 1
-    print(f"report: {runs / run / 'index.html'} ({time.monotonic() - start:.0f} s)")
-    return 0
+        full = getattr(error, "errno", 0) == errno.ENOSPC
+        said = f"the disk is full: {error}; free some space" if full else error
+    print(f"error: {said}", file=sys.stderr)
+    return status
 
 
 def run_series(plan, final, folder):
@@ -84,19 +74,17 @@ def run_series(plan, final, folder):
     prepare(plan, final, folder)
     record = {"notebooks": {}, **load(folder / "run.json")}
     run_notebooks(plan, folder, record)
-    if record == load(final / "run.json") | {"asked": record["asked"]}:
-        if not publish.stale(final, record):
-            shutil.rmtree(folder)
-            print("nothing to do: notebooks, helpers, parameters, images, results are as they were")
-            return
     done, facts = record["notebooks"], load(folder / "results" / "data.json")
     record |= {
-        "run": plan["run"], "profile": plan["profile"], "finished": now(),
-        "notebooks": dict(sorted(done.items())),
+        "run": plan["run"], "profile": plan["profile"], "pages_code": publish.code_hash(),
+        "finished": max(entry["finished"] for entry in done.values()),
         "seconds": round(sum(entry["seconds"] for entry in done.values()), 1),
         "data": {name: value for name, value in facts.items() if name not in ("folder", "stamp")},
     }  # fmt: skip
-    print("writing the pages")
+    if record == load(final / "run.json") and all((final / f"{n}.html").exists() for n in done):
+        shutil.rmtree(folder)
+        print("nothing to do: notebooks, helpers, parameters, images and results are as they were")
+        return
     publish.write_pages(plan, folder, record)
     write_json(record, folder / "run.json")
     try:  # a reader finds the old report or the new one
@@ -126,9 +114,9 @@ def prepare(plan, final, folder):
     shutil.rmtree(folder, ignore_errors=True)
     anew = plan["fresh"] and plan["wanted"] == list(plan["paths"])
     anew = anew or audit.fingerprint(final / "results", plan["images"]) == ""
+    if final.exists() and not anew:
+        shutil.copytree(final, folder, ignore=shutil.ignore_patterns("*.html", "run.json"))
     for name in ("results", "executed", "logs"):
-        if (final / name).is_dir() and not anew:
-            shutil.copytree(final / name, folder / name)
         (folder / name).mkdir(parents=True, exist_ok=True)
     last = {} if anew else load(final / "run.json")
     write_json({**last, "asked": asked}, folder / "run.json")  # at the end: the copy is whole
@@ -154,12 +142,13 @@ def run_notebooks(plan, folder, record):
         print(f"{name}: running ({why})", flush=True)
         forget(name, folder, record)
         done[name] = {**run_one(name, plan, folder, record), **here}
+        record["notebooks"] = done = dict(sorted(done.items()))
         write_json(record, folder / "run.json")
         print(f"  {name}: done in {done[name]['seconds']:.0f} s", flush=True)
         images = done[name]["key"].get("images", images)
     audit.check_tables(results)
-    if images and (how := audit.changed(results, plan["images"])):
-        raise ValueError(f"the images changed while the run went on: {how}")
+    if images and audit.fingerprint(results, plan["images"]) != images:
+        raise ValueError("images changed while the run went on: run again once they are at rest")
     for name in done:
         done[name]["stale"] = why_run(name, plan, folder, done, images)
 
@@ -173,14 +162,14 @@ def why_run(name, plan, folder, done, images):
         return "not done yet"
     entry, key = done[name], provenance.key_of(plan, name, done, images)
     found = provenance.result_hashes(folder / "results", name, entry["results"])
-    parts = provenance.changes(entry["key"], key), provenance.changes(entry["results"], found)
-    words = ("changed", "results missing or changed")
-    return "; ".join(f"{w}: {', '.join(p)}" for w, p in zip(words, parts, strict=True) if p)
+    parts = provenance.changes(entry["key"], key) + provenance.changes(entry["results"], found)
+    return parts and f"changed: {', '.join(parts)}"
 
 
 def run_one(name, plan, folder, record):
     """Run one notebook in the staging folder; gives its entry of run.json, or NotebookFailed."""
     root, results, log = plan["root"], folder / "results", folder / "logs" / f"{name}.txt"
+    parameters = plan["parameters"][name]
     given = results.relative_to(root).as_posix() if results.is_relative_to(root) else str(results)
     # The key is taken before the run: code that is edited meanwhile is not what ran.
     key = provenance.key_of(plan, name, record["notebooks"], "")
@@ -189,14 +178,9 @@ def run_one(name, plan, folder, record):
         execute(
             log, plan["timeout"], input_path=str(plan["paths"][name]), cwd=str(root),
             output_path=str(folder / "executed" / f"{name}.ipynb"),
-            parameters={**plan["parameters"][name], RESULTS: given},
+            parameters={**parameters, "RESULTS": given},
         )  # fmt: skip
     except NotebookFailed as error:
-        if "holds results of other images" in str(error) and record["notebooks"]:
-            print("  other images than before: begun again without what was computed on those")
-            for other in list(record["notebooks"]):
-                forget(other, folder, record)
-            return run_one(name, plan, folder, record)
         raise NotebookFailed(f"{name} failed {error}\n    (log: {log})") from None
     written = {file for file, state in states(results).items() if before.get(file) != state}
     if f"summaries/{name}.json" not in written:
@@ -204,9 +188,10 @@ def run_one(name, plan, folder, record):
     if "images" in key:
         key["images"] = audit.fingerprint(results, plan["images"])
     return {
-        "key": key, "parameters": provenance.public(plan["parameters"][name]),
+        "key": key, "parameters": {p: v for p, v in parameters.items() if p not in HIDDEN},
         "results": provenance.result_hashes(results, name, written),
-        "seconds": round(time.monotonic() - start, 1), "finished": now(),
+        "seconds": round(time.monotonic() - start, 1),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 
 
@@ -219,16 +204,10 @@ def states(results):
 def forget(name, folder, record):
     """Remove what an earlier run of the notebook left: nothing stale must outlive it."""
     old = record["notebooks"].pop(name, {"results": ()})["results"]
-    old = {f"results/{file}" for file in old if file != "metrics.csv"}
-    for file in old | {f"executed/{name}.ipynb", f"logs/{name}.txt"}:
-        Path(folder, file).unlink(missing_ok=True)
+    files = [f"results/{file}" for file in old if file != "metrics.csv"]
+    for file in [*files, f"executed/{name}.ipynb", f"logs/{name}.txt"]:
+        (folder / file).unlink(missing_ok=True)
     if lines := provenance.metric_lines(folder / "results"):
-        text = "".join(f"{line}\n" for line in lines if not line.startswith(f"{name},"))
-        path = folder / "results" / "metrics.csv"
-        write_atomic(path, lambda file: file.write_text(text, encoding="utf-8"))
+        kept = [line for line in lines if not line.startswith(f"{name},")]
+        (folder / "results" / "metrics.csv").write_text("\n".join([*kept, ""]), encoding="utf-8")
     write_json(record, folder / "run.json")  # it must not tell of results that are gone
-
-
-def now():
-    """The time in UTC, to the second, in ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -34,6 +34,19 @@
     });
   }
 
+  // Columns of numbers, with their heads, stand to the right; an interval does not break.
+  var number = /^[-+−–]?[\d,.]*%?( \(.{5,24}\))?$/;
+  document.querySelectorAll("main table").forEach(function (table) {
+    var width = Math.max.apply(null, Array.prototype.map.call(table.rows, function (row) { return row.cells.length; }));
+    for (var place = 0; place < width; place += 1) {
+      var cells = Array.prototype.map.call(table.rows, function (row) { return row.cells[place]; }).filter(Boolean);
+      var body = cells.filter(function (cell) { return cell.tagName === "TD"; });
+      if (body.length && body.every(function (cell) { return number.test(cell.textContent.trim()); })) {
+        cells.forEach(function (cell) { cell.classList.add("number"); });
+      }
+    }
+  });
+
   var contents = document.querySelector(".contents details");
   if (contents) {
     if (window.matchMedia("(max-width: 64rem)").matches) { contents.open = false; }
