@@ -7,6 +7,7 @@ interrupted download goes on where it stopped. What was not downloaded here is n
 import argparse
 import errno
 import gzip
+import os
 import shutil
 import sys
 import tarfile
@@ -14,7 +15,6 @@ import time
 import zipfile
 import zlib
 from pathlib import Path
-from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import requests
@@ -32,10 +32,10 @@ RESERVE = 200e6  # bytes of the disk to leave free
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error)
 BROKEN = (requests.ConnectionError, requests.Timeout, HTTPError)
 CURES = {
-    SSLError: "Its certificate is not trusted here. Where a proxy opens TLS, name the proxy's "
-    "certificate: REQUESTS_CA_BUNDLE=/path/to/certificate.pem",
-    ProxyError: "HTTP_PROXY and HTTPS_PROXY name the proxy, as in http://user:password@host:port; "
-    "NO_PROXY=inf.ufpr.br goes without it.",
+    SSLError: "Where a proxy opens TLS, name its certificate: REQUESTS_CA_BUNDLE=/path/to/file.pem",
+    ProxyError: "HTTP_PROXY and HTTPS_PROXY name the proxy (http://user:password@host:port), "
+    "NO_PROXY the hosts that are reached without it.",
+    Timeout: "Another process fetches to this folder: wait for it.",
     errno.ENOSPC: "Make room and call again (what is downloaded is kept), or name another --to.",
     errno.EFBIG: "This disk takes no file so big (FAT32: 4 GB): name a folder elsewhere with --to.",
 }
@@ -49,15 +49,21 @@ def fetch(url, to, tries=3):
     """
     target, partial = to / NAME, to / f".{NAME}.partial"
     mine = to / f".{NAME}-{zlib.crc32(url.encode()):x}"  # what comes from another address is other
-    if target.is_symlink() and not target.exists():
-        raise ValueError(f"{target} is a link to nothing: remove it, then call again.")
-    if target.exists():
-        if not target.is_dir() or not images.list_images(target)[0]:
-            raise ValueError(f"{target} is there, without images: move it away, then call again.")
+    if os.path.lexists(target):
+        if not (target.is_dir() and images.list_images(target)[0]):
+            what = f"a link to {os.readlink(target)}" if target.is_symlink() else "there"
+            raise ValueError(f"{target} is {what}, without images: move it away, then call again.")
         return f"{target} is there already: nothing to do. To check it: make verify DATA={target}"
+    waiting = [to / f"{NAME}.tar.gz", to / f"{NAME}.zip"]  # put there by the user
+    if not url.startswith(("http://", "https://")):
+        path = url2pathname(url.removeprefix("file://")) if url.startswith("file:") else url
+        waiting = [Path(path).expanduser()]
+        if not waiting[0].is_file():
+            raise ValueError(f"there is no file {path}: --url takes http(s)://, file:// or a path.")
     to.mkdir(parents=True, exist_ok=True)
     with FileLock(to / f".{NAME}.lock", timeout=0):
-        archive = local(url, to) or download(url, mine, tries)
+        archive = next((file for file in waiting if file.is_file()), None)
+        archive = archive or download(url, mine, tries)
         shutil.rmtree(partial, ignore_errors=True)
         try:
             unpack(archive, partial)
@@ -75,24 +81,8 @@ def fetch(url, to, tries=3):
     return data.report(result | {"folder": str(target)})
 
 
-def local(url, to):
-    """The archive as a file of this machine: what `url` names, or one put into `to`; else None."""
-    parts = urlsplit(url)
-    if parts.scheme in ("http", "https"):
-        return next(
-            (to / name for name in (f"{NAME}.tar.gz", f"{NAME}.zip") if (to / name).exists()), None
-        )
-    file = Path(url2pathname(parts.path) if parts.scheme == "file" else url).expanduser()
-    if not file.is_file():
-        raise ValueError(f"there is no file {file}: --url takes http(s)://, file:// or a path.")
-    return file
-
-
 def download(url, file, tries):
-    """Download `url` to `file`, which appears only when it is complete; gives `file`.
-
-    The next attempt or call goes on where a broken one stopped.
-    """
+    """Download `url` to `file`, going on where an earlier attempt or call stopped; gives `file`."""
     part = file.with_name(f"{file.name}.part")
     for attempt in range(0 if file.exists() else tries):
         try:
@@ -156,15 +146,14 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     try:
         print(fetch(options.url, options.to.expanduser().absolute(), options.tries))
-        return 0
     except KeyboardInterrupt:
-        print("\nStopped. Call again to go on.", file=sys.stderr)
+        print("\nfetch: stopped; call again to go on", file=sys.stderr)
         return 130
-    except Timeout:
-        print(f"fetch: another process fetches to {options.to}: wait for it.", file=sys.stderr)
     except (OSError, ValueError) as error:
-        print(f"fetch: {error}", CURES.get(getattr(error, "errno", ""), ""), file=sys.stderr)
-    return 1
+        cure = CURES.get(getattr(error, "errno", None)) or CURES.get(type(error), "")
+        print(f"fetch: {error}", cure, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What a call asks for, checked before anything runs: what makes no sense is a ValueError."""
 
 import ast
+import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -24,18 +25,11 @@ def defaults_of(path):
         ) from None
 
 
-def from_text(text, default):
-    """The value that the command line means by `text`, for a parameter with this default."""
-    for parse in (ast.literal_eval, yaml.safe_load):  # 1e-3 is a number, [a, b] a list of texts
-        with suppress(SyntaxError, ValueError, yaml.YAMLError):
-            return text if isinstance(default, str) else parse(text)
-    return text
-
-
 def fit(name, value, default):
-    """`value` if its type is that of the default (a whole number may stand for a float)."""
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
+    """`value` if its type is that of the default; for a float, 1 and the text 1e-3 will do."""
+    if isinstance(default, float) and type(value) in (int, str):
+        with suppress(ValueError):
+            return float(value)
     if default is not None and type(value) is not type(default):
         kind = type(default).__name__
         raise ValueError(f"{name} must be of type {kind}, like {default!r}, not {value!r}")
@@ -44,7 +38,7 @@ def fit(name, value, default):
     return value
 
 
-def spread(name, value, defaults, chosen, text=False):
+def spread(name, value, defaults, chosen, parse=lambda text: text):
     """Set parameter `name` in `chosen` of every notebook that has it; ValueError where none has."""
     known = sorted({p for values in defaults.values() for p in values} - {"RESULTS"})
     if name not in known:
@@ -54,7 +48,7 @@ def spread(name, value, defaults, chosen, text=False):
         raise ValueError(f"parameter {name}: {hint}; the parameters are {', '.join(known)}")
     for notebook, values in defaults.items():
         if name in values:
-            given = from_text(value, values[name]) if text else value
+            given = value if isinstance(values[name], str) else parse(value)
             chosen[notebook][name] = fit(f"{notebook}: {name}", given, values[name])
 
 
@@ -80,22 +74,17 @@ def make_plan(args, root):
     if args.timeout <= 0:
         raise ValueError(f"--timeout {args.timeout}: above 0 s; 99999999 is practically no limit")
     kernel = audit.load(Path(sys.prefix, "share/jupyter/kernels/python3/kernel.json"))
-    python = Path(kernel["argv"][0] if kernel else "python")
-    if python.is_absolute() and python.parent.parent.resolve() != Path(sys.prefix).resolve():
-        raise ValueError(f"moved: the kernel of {sys.prefix} starts {python}; run make env again")
+    if kernel and not shutil.which(kernel["argv"][0]):
+        raise ValueError(f"moved: {kernel['argv'][0]} is not there any more; run make env again")
     paths = {p.stem: p for p in sorted(root.glob("notebooks/[0-9][0-9]_*.ipynb"))}
     if strangers := set(words) - {*paths, *(name[:2] for name in paths)}:
         raise ValueError(f"--notebooks: no {min(strangers)!r}; there are {', '.join(paths)}")
     defaults = {name: defaults_of(path) for name, path in paths.items()}
     chosen = profile(root, args.profile, defaults)
     if args.data is not None:
-        here = Path(args.data).expanduser()
-        known = (root / here).is_dir() or not here.is_dir()  # else named from another folder
-        spread("DATA", str(here if known else here.resolve()), defaults, chosen)
-    for name, sign, value in (pair.partition("=") for pair in args.given):
-        if not sign:
-            raise ValueError(f"-p takes NAME=value, not {name!r}")
-        spread(name, value, defaults, chosen, text=True)
+        spread("DATA", str(Path(args.data).expanduser().resolve()), defaults, chosen)
+    for name, _, value in (pair.partition("=") for pair in args.given):
+        spread(name, value, defaults, chosen, yaml.safe_load)
     values = {name: {**defaults[name], **chosen[name]} for name in paths}
     data = [given["DATA"] for given in values.values() if "DATA" in given]
     images = audit.source(data[0]) if data else None

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -45,48 +44,33 @@ def file_hash(path):
 def code_key(notebook, root):
     """The part of a notebook's key that the repository decides: dict part -> hash."""
     cells = [[cell.cell_type, cell.source] for cell in notebook.cells]  # outputs do not matter
-    files = {part: sorted(root.glob(pattern)) for part, pattern in CODE.items()}
-    code = {part: digest([[f.name, file_hash(f)] for f in found]) for part, found in files.items()}
-    return {"notebook": digest([cells, notebook.metadata.get("series")]), **code}
+    key = {"notebook": digest([cells, notebook.metadata.get("series")])}
+    for part, pattern in CODE.items():
+        key[part] = digest([[file.name, file_hash(file)] for file in sorted(root.glob(pattern))])
+    return key
 
 
 def key_of(plan, name, done, images):
-    """Everything that the results of notebook `name` depend on: dict part -> hash or value.
+    """Everything that the results of notebook `name` depend on: dict part -> hash.
 
     done: the entries of run.json, whose results count where this notebook needs them; images: their
     fingerprint, which counts for a notebook that looks for them.
     """
     notebook, parameters = nbformat.read(plan["paths"][name], 4), plan["parameters"][name]
     key = code_key(notebook, plan["root"]) | {"backend": os.environ.get("KERAS_BACKEND", "")}
-    key |= {f"parameter {given}": parameters[given] for given in parameters.keys() - HIDDEN}
+    key |= {f"parameter {p}": digest(v) for p, v in parameters.items() if p not in HIDDEN}
     for other in notebook.metadata.get("series", {}).get("needs", []):
         key[f"results of {other}"] = digest(done.get(other, {}).get("results", {}))
     return key | ({"images": images} if "DATA" in parameters else {})
 
 
-def changes(old, new):
-    """Names of the parts in which two keys differ."""
-    return sorted(name for name in {**old, **new} if old.get(name) != new.get(name))
-
-
-def metric_lines(results):
-    """The lines of metrics.csv, which all notebooks share; the first field names the notebook."""
-    path = results / "metrics.csv"
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
 def result_hashes(results, notebook, names):
     """Hashes of the files `names` under `results`, and of the notebook's rows of metrics.csv."""
-    found = {name: file_hash(results / name) for name in sorted({*names} - {"metrics.csv"})}
-    rows = [line for line in metric_lines(results) if line.startswith(f"{notebook},")]
+    found = {name: file_hash(results / name) for name in names if name != "metrics.csv"}
+    metrics = results / "metrics.csv"
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+    rows = [line for line in lines if line.startswith(f"{notebook},")]
     return found | ({"metrics.csv": digest(rows)} if rows else {})
-
-
-def first_line(*command):
-    """The first line that a program prints; empty where it fails or is not there."""
-    if not shutil.which(command[0]):
-        return ""
-    return subprocess.run(command, capture_output=True, text=True).stdout.partition("\n")[0]
 
 
 def where(root):
@@ -100,13 +84,15 @@ def where(root):
         raise ValueError(f"Keras cannot compute (KERAS_BACKEND, keras.json in ~/.keras): {said}")
     name, version, devices = json.loads(asked.stdout.splitlines()[-1])
     used = any("gpu" in device or "cuda" in device for device in devices)
-    gpu = first_line("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    no_gpu, gpu = subprocess.getstatusoutput("nvidia-smi --query-gpu=name --format=csv,noheader")
+    gpu = "" if no_gpu else gpu.partition("\n")[0]
+    no_git, commit = subprocess.getstatusoutput(f'git -C "{root}" describe --always --dirty')
     idle = "the driver is too old, or CUDA_VISIBLE_DEVICES hides it"
     if name == "tensorflow" and "tensorflow-cpu" in metadata.packages_distributions()[name]:
         idle = "the extra cpu is installed; rm -r .venv && make env installs the extra gpu"
     return {
-        "commit": first_line("git", "-C", root, "describe", "--always", "--dirty", "--exclude=*"),
+        "commit": "" if no_git else commit,
         "backend": f"{LABELS[name]} {version}", "keras": metadata.version("keras"),
         "device": f"GPU {gpu}" if used else f"CPU, {os.cpu_count()} cores, {platform.machine()}",
-        "idle": f"{gpu} is not used by {LABELS[name]}: {idle}" if gpu and not used else "",
+        "idle": f"warning: {gpu} is not used by {LABELS[name]}: {idle}" if gpu and not used else "",
     }  # fmt: skip

@@ -13,7 +13,7 @@ from nbconvert import HTMLExporter
 
 from helpers.results import read_table
 from helpers.scores import as_text
-from helpers.splits import PROTOCOLS, label
+from helpers.splits import label
 from runner import provenance
 from runner.audit import load
 
@@ -23,6 +23,8 @@ LOG = re.compile(  # lines of an output that are no result; also what a cell ret
     r"\w*Path\(|<[\w.]+[ >])|━|█|it/s\]|/step"
 )
 FILTERS = {
+    "score": as_text,
+    "split": label,
     "day": lambda iso: f"{datetime.fromisoformat(iso):%d %B %Y, %H:%M} UTC".lstrip("0"),
     "duration": lambda s: f"{s // 60:.0f} min {s % 60:02.0f} s" if s >= 60 else f"{s:.0f} s",
 }
@@ -38,28 +40,27 @@ def page(template, **values):
     return env.get_template(template).render(**values)
 
 
-def code_hash():
-    """Hash of the code and templates that make the pages."""
-    files = [Path(__file__), *sorted(TEMPLATES.rglob("*.*"))]
-    return provenance.digest([provenance.file_hash(file) for file in files])
-
-
 def write_pages(asked, folder, record):
     """Write the pages and the index of a run into `folder`. asked: the plan; record: run.json."""
-    cards = [card(folder, name, entry) for name, entry in record["notebooks"].items()]
-    splits, rows = scores(folder / "results")
-    made = {"index.html": page("run.html.j2", run=record, cards=cards, splits=splits, rows=rows)}
-    for place, this in enumerate(cards):
-        body, contents = render(this["notebook"], record["notebooks"])
-        made[f"{this['name']}.html"] = page(
-            "page.html.j2", run=record, cards=cards, place=place, card=this, body=Markup(body),
-            contents=contents,
-        )  # fmt: skip
+    cards, made, results = [], {}, folder / "results"
+    for name, entry in record["notebooks"].items():
+        notebook = nbformat.read(folder / "executed" / f"{name}.ipynb", 4)
+        head, summary = notebook.cells[0], load(results / "summaries" / f"{name}.json")
+        title, _, head.source = (head.source + "\n\n\n\n").split("\n\n", 2)  # _: the question
+        found = {"name": name, "title": title.removeprefix("# "), "notebook": notebook}
+        cards.append({**entry, **summary, **found})
+    for place, card in enumerate(cards):
+        body, contents = render(card["notebook"], record["notebooks"])
+        values = {"cards": cards, "place": place, "card": card, "contents": contents}
+        made[card["name"]] = page("page.html.j2", run=record, body=Markup(body), **values)
+    known = (results / "metrics.csv").exists()
+    metrics = read_table(results, "metrics.csv").to_dict("records") if known else ()
+    made["index"] = page("run.html.j2", run=record, cards=cards, metrics=metrics)
     hidden = places(asked, folder)
     for name, text in made.items():
         for path in sorted(hidden, key=len, reverse=True):
             text = text.replace(path, hidden[path])
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / f"{name}.html").write_text(text, encoding="utf-8")
 
 
 def places(asked, folder):
@@ -72,27 +73,6 @@ def places(asked, folder):
     return hidden
 
 
-def card(folder, name, entry):
-    """What page and index say of a notebook: its entry of run.json, summary, title, key figure."""
-    notebook = nbformat.read(folder / "executed" / f"{name}.ipynb", 4)
-    head = notebook.cells[0]
-    title, _, head.source = (head.source + "\n\n\n\n").split("\n\n", 2)  # _: the question
-    return {
-        **entry, **load(folder / "results" / "summaries" / f"{name}.json"), "name": name,
-        "title": title.removeprefix("# "), "notebook": notebook, "figure": key_figure(notebook),
-    }  # fmt: skip
-
-
-def key_figure(notebook):
-    """The output marked as key figure, else the first: dict data (base64), mime, alt; or None."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    found = [
-        {"data": output.data[mime], "mime": mime, "alt": "", **output.metadata.get(mime, {})}
-        for output in outputs for mime in output.get("data", {}) if mime.startswith("image/")
-    ]  # fmt: skip
-    return next((figure for figure in found if figure.get("key")), found[0] if found else None)
-
-
 def without_logs(text):
     """Printed text without the lines that are no result."""
     lines = [line.rpartition("\r")[2] for line in text.splitlines()]
@@ -100,36 +80,20 @@ def without_logs(text):
 
 
 def render(notebook, known):
-    """HTML of the cells, with numbered figures and tables, and contents: (level, id, text).
+    """HTML of the cells, and contents: (level, id, text) of each heading.
 
     known: names of the notebooks that have a page: links to them go there.
     """
     exporter = HTMLExporter(
         template_name="series", extra_template_basedirs=[str(TEMPLATES)],
-        filters={"without_logs": without_logs},
+        filters={"without_logs": without_logs}, exclude_anchor_links=True,
     )  # fmt: skip
     soup = BeautifulSoup(exporter.from_notebook_node(notebook)[0], "html.parser")
     for link in soup.select("a[href]"):
         name, _, part = link["href"].removeprefix("./").partition(".ipynb")
         link["href"] = f"{name}.html{part}" if name in known else link["href"]
-    for table in soup.find_all("table"):
-        within = table.find_parent(class_="table-scroll") or table.wrap(soup.new_tag("div"))
-        within.attrs = {"class": "table-scroll", "tabindex": "0", "role": "region"}
-        within["aria-label"] = "Table"
-        if table.caption:  # it stays in view when the table scrolls
-            within.insert_before(table.caption.extract())
-    for kind, word in (("figcaption", "Figure"), ("caption", "Table")):
-        for number, caption in enumerate(soup.find_all(kind), 1):
-            mark = f"<strong>{word} {number}. </strong>"
-            caption.insert(0, BeautifulSoup(mark, "html.parser"))
-            caption["id"] = f"{word.lower()}-{number}"
-    for caption in soup.find_all("caption"):
-        caption.name, caption["class"] = "p", "caption"
-        caption.find_next_sibling()["aria-label"] = caption.strong.get_text()
     contents, used = [], []
     for tag in soup.find_all(["h2", "h3"]):
-        for anchor in tag.select("a.anchor-link"):
-            anchor.decompose()
         used.append(re.sub(r"[^a-z0-9]+", "-", tag.get_text().lower()).strip("-"))
         again = used.count(used[-1])
         tag["id"] = used[-1] if again == 1 else f"{used[-1]}-{again}"
@@ -137,30 +101,14 @@ def render(notebook, known):
     return str(soup), contents
 
 
-def scores(results):
-    """AUC by patient of every model and split, from metrics.csv: (splits, rows (head, scores))."""
-    if not (results / "metrics.csv").exists():
-        return (), ()
-    frame = read_table(results, "metrics.csv")
-    chosen = {"task": "malignancy", "metric": "auc", "level": "accession", "magnification": "all"}
-    frame = frame[(frame[[*chosen]] == [*chosen.values()]).all(axis=1)]
-    frame = frame.assign(text=[as_text(row) for _, row in frame.iterrows()])
-    wide = frame.pivot(index=["notebook", "model"], columns="protocol", values="text").fillna("–")
-    names = [name for name in PROTOCOLS if name in wide]
-    return [label(name) for name in names], list(wide[names].iterrows())
-
-
 def write_runs(runs, root):
     """Write the index of all runs, the newest first, with what has changed since each."""
     rows = []
-    for record in map(load, runs.glob("[!.]*/run.json")):
-        changed = set()
+    for path in sorted(runs.glob("[!.]*/run.json"), key=os.path.getmtime, reverse=True):
+        record, changed = load(path), set()
         for name, entry in record["notebooks"].items():
-            path = root / "notebooks" / f"{name}.ipynb"
-            now = {"notebook": ""}
-            if path.exists():
-                now = provenance.code_key(nbformat.read(path, 4), root)
-            changed |= {part for part in now if now[part] != entry["key"][part]}
+            source = root / "notebooks" / f"{name}.ipynb"
+            now = provenance.code_key(nbformat.read(source, 4), root) if source.exists() else {}
+            changed |= {part for part, _ in now.items() - entry["key"].items()}
         rows.append((record, sorted(changed)))
-    rows.sort(key=lambda row: row[0]["finished"], reverse=True)
     (runs / "index.html").write_text(page("runs.html.j2", rows=rows), encoding="utf-8")

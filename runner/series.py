@@ -8,12 +8,12 @@ the report's place, by renaming: a failure leaves the earlier report as it was.
 import argparse
 import errno
 import shutil
-import signal
 import sys
 import time
 from datetime import UTC, datetime
 
 from filelock import FileLock, Timeout
+from yaml import YAMLError
 
 from helpers.results import ROOT, write_json
 from runner import audit, provenance, publish
@@ -39,11 +39,7 @@ def arguments(argv):
 
 def main(argv=None, root=ROOT):
     """The command; returns the exit status: 0 done, 1 failed, 130 stopped by ^C."""
-    args, start, status = arguments(argv), time.monotonic(), 1
-    for name in ("SIGTERM", "SIGHUP"):  # like ^C, unless ignored (nohup); Windows has no SIGHUP
-        number = getattr(signal, name, None)
-        if number and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+    args, start = arguments(argv), time.monotonic()
     try:
         plan = make_plan(args, root)
         print(audit.name_images(plan["images"]), flush=True)
@@ -53,38 +49,30 @@ def main(argv=None, root=ROOT):
             repair(final)
             run_series(plan, final, final.with_name(f".{final.name}.running"))
         publish.write_runs(plan["runs"], plan["root"])
-        print(f"report: {final / 'index.html'} ({time.monotonic() - start:.0f} s)")
-        return 0
     except KeyboardInterrupt:
-        said, status = "stopped; the same command carries on where this one stopped", 130
-    except Timeout:
-        said = f"run {final.name!r} is already going: wait for it, or name another (--run)"
-    except (NotebookFailed, OSError, ValueError) as error:
-        full = getattr(error, "errno", 0) == errno.ENOSPC
-        said = f"the disk is full: {error}; free some space" if full else error
-    print(f"error: {said}", file=sys.stderr)
-    return status
+        print("error: stopped; the same command carries on where this one stopped", file=sys.stderr)
+        return 130
+    except (NotebookFailed, OSError, ValueError, YAMLError) as error:
+        hints = {errno.ENOSPC: "; the disk is full: free some space, then run again"}
+        if isinstance(error, Timeout):
+            error = f"run {final.name!r} is already going: wait for it, or name another (--run)"
+        print(f"error: {error}{hints.get(getattr(error, 'errno', None), '')}", file=sys.stderr)
+        return 1
+    print(f"report: {final / 'index.html'} ({time.monotonic() - start:.0f} s)")
+    return 0
 
 
 def run_series(plan, final, folder):
-    """Run what is not done and valid, check the tables and publish, or say that all is done.
+    """Run what is not done and valid, check the tables, publish.
 
     final: the folder of the report; folder: where the run works.
     """
     prepare(plan, final, folder)
     record = {"notebooks": {}, **load(folder / "run.json")}
     run_notebooks(plan, folder, record)
-    done, facts = record["notebooks"], load(folder / "results" / "data.json")
-    record |= {
-        "run": plan["run"], "profile": plan["profile"], "pages_code": publish.code_hash(),
-        "finished": max(entry["finished"] for entry in done.values()),
-        "seconds": round(sum(entry["seconds"] for entry in done.values()), 1),
-        "data": {name: value for name, value in facts.items() if name not in ("folder", "stamp")},
-    }  # fmt: skip
-    if record == load(final / "run.json") and all((final / f"{n}.html").exists() for n in done):
-        shutil.rmtree(folder)
-        print("nothing to do: notebooks, helpers, parameters, images and results are as they were")
-        return
+    facts = load(folder / "results" / "data.json")
+    record["data"] = {name: facts[name] for name in facts.keys() - {"folder", "stamp"}}
+    record |= {"run": plan["run"], "profile": plan["profile"]}
     publish.write_pages(plan, folder, record)
     write_json(record, folder / "run.json")
     try:  # a reader finds the old report or the new one
@@ -136,9 +124,7 @@ def run_notebooks(plan, folder, record):
             continue
         if not here:
             here = provenance.where(plan["root"])
-            print(f"{here['backend']} computes on {here['device']}", flush=True)
-            if here["idle"]:
-                print(f"warning: {here['idle']}", file=sys.stderr)
+            print(f"{here['backend']} computes on {here['device']}. {here['idle']}", flush=True)
         print(f"{name}: running ({why})", flush=True)
         forget(name, folder, record)
         done[name] = {**run_one(name, plan, folder, record), **here}
@@ -151,6 +137,10 @@ def run_notebooks(plan, folder, record):
         raise ValueError("images changed while the run went on: run again once they are at rest")
     for name in done:
         done[name]["stale"] = why_run(name, plan, folder, done, images)
+    if (metrics := results / "metrics.csv").exists():  # rows of notebooks that are forgotten go
+        lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.split(",")[0] in {"notebook", *done}]
+        metrics.write_text("".join(kept), encoding="utf-8")
 
 
 def why_run(name, plan, folder, done, images):
@@ -162,8 +152,8 @@ def why_run(name, plan, folder, done, images):
         return "not done yet"
     entry, key = done[name], provenance.key_of(plan, name, done, images)
     found = provenance.result_hashes(folder / "results", name, entry["results"])
-    parts = provenance.changes(entry["key"], key) + provenance.changes(entry["results"], found)
-    return parts and f"changed: {', '.join(parts)}"
+    changed = entry["key"].items() ^ key.items() | entry["results"].items() ^ found.items()
+    return f"changed: {', '.join(sorted({part for part, _ in changed}))}" if changed else ""
 
 
 def run_one(name, plan, folder, record):
@@ -202,12 +192,8 @@ def states(results):
 
 
 def forget(name, folder, record):
-    """Remove what an earlier run of the notebook left: nothing stale must outlive it."""
-    old = record["notebooks"].pop(name, {"results": ()})["results"]
-    files = [f"results/{file}" for file in old if file != "metrics.csv"]
-    for file in [*files, f"executed/{name}.ipynb", f"logs/{name}.txt"]:
-        (folder / file).unlink(missing_ok=True)
-    if lines := provenance.metric_lines(folder / "results"):
-        kept = [line for line in lines if not line.startswith(f"{name},")]
-        (folder / "results" / "metrics.csv").write_text("\n".join([*kept, ""]), encoding="utf-8")
-    write_json(record, folder / "run.json")  # it must not tell of results that are gone
+    """Remove the results of a notebook and its entry: nothing stale must outlive it."""
+    old = record["notebooks"].pop(name, {"results": {}})["results"]
+    for file in old.keys() - {"metrics.csv"}:  # whose rows all notebooks share
+        (folder / "results" / file).unlink(missing_ok=True)
+    write_json(record, folder / "run.json")

@@ -12,7 +12,7 @@ from runner.series import main
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = 'RESULTS = "reports/runs/demo/results"\nSEED = 0\nMAGNIFICATIONS = [40, 100]  # X'
-HERE = {"commit": "f" * 7, "backend": "JAX 9.9", "device": "GPU X1", "idle": "", "versions": {"keras": "8.8"}}
+HERE = {"commit": "f" * 7, "backend": "JAX 9.9", "device": "GPU X1", "idle": "", "keras": "8.8"}
 LAST = """import json
 from pathlib import Path
 

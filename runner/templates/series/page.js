@@ -34,6 +34,17 @@
     });
   }
 
+  // The caption of a table stays in view while the table scrolls, and names the part that scrolls.
+  document.querySelectorAll("article .table-scroll caption").forEach(function (caption) {
+    var text = document.createElement("p"), frame = caption.closest(".table-scroll");
+    frame = frame.parentElement.closest(".table-scroll") || frame;
+    text.className = "caption";
+    text.append.apply(text, caption.childNodes);
+    frame.before(text);
+    frame.setAttribute("aria-label", text.textContent);
+    caption.remove();
+  });
+
   // Columns of numbers, with their heads, stand to the right; an interval does not break.
   var number = /^[-+−–]?[\d,.]*%?( \(.{5,24}\))?$/;
   document.querySelectorAll("main table").forEach(function (table) {
