@@ -247,7 +247,9 @@ def _judge_copies(files: pd.DataFrame) -> None:
             other[:], reason = True, "another file of this name holds different pixels"
         files.loc[group.index[other], "usable"] = False
         files.loc[group.index[other], "reason"] = reason
-        files.loc[group.index[~other][1:], "reason"] = f"a copy of {first['path']}, counted once"
+        again = files.loc[group.index[~other][1:], "reason"]
+        again = again + f"; a copy of {first['path']}, counted once"
+        files.loc[again.index, "reason"] = again.str.removeprefix("; ")
 
 
 def build_index(folder: str | Path, on_bad: str = "stop") -> tuple[pd.DataFrame, pd.DataFrame]:

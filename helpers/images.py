@@ -261,7 +261,7 @@ def _make_room(folder: Path, n_bytes: int) -> None:
     if free < n_bytes + RESERVE:
         raise OSError(
             f"{n_bytes / 1e9:.2f} GB are needed in {folder}, and {free / 1e9:.2f} GB are free: "
-            "empty the cache (python -m helpers.images), or set BREAKHIS_CACHE to another disk."
+            "run make clean-cache, or set BREAKHIS_CACHE to a folder on another disk."
         )
 
 

@@ -30,6 +30,7 @@ PARTS = {"test": "predictions", "val": "validation"}  # folders of predictions
 # Which notebook writes a file that is not called after it.
 WRITERS = dict.fromkeys(["index.csv", "problems.csv", "image_quality.csv", "data.json"], "01_eda")
 WRITERS |= dict.fromkeys(["splits.csv", "metrics.csv"], "02_patient_split")
+PATIENCE = 3  # seconds of waiting for a lock without a word
 
 
 def resolve(path: str | Path) -> Path:
@@ -46,7 +47,7 @@ def locked(file: Path, cure: str):
     lock = FileLock(file)
     try:
         with suppress(Timeout):
-            lock.acquire(timeout=3)
+            lock.acquire(timeout=PATIENCE)
         if not lock.is_locked:
             print(f"Waiting: another process holds {file}. Else {cure}.", file=sys.stderr)
             lock.acquire()
