@@ -7,13 +7,12 @@ from pathlib import Path
 
 import jinja2
 import nbformat
+import pandas as pd
 from bs4 import BeautifulSoup
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 
-from helpers.results import read_table
-from helpers.scores import as_text
-from helpers.splits import label
+from helpers import scores, splits
 from runner import provenance
 from runner.audit import load
 
@@ -23,52 +22,63 @@ LOG = re.compile(  # lines of an output that are no result; also what a cell ret
     r"\w*Path\(|<[\w.]+[ >])|━|█|it/s\]|/step"
 )
 FILTERS = {
-    "score": as_text,
-    "split": label,
     "day": lambda iso: f"{datetime.fromisoformat(iso):%d %B %Y, %H:%M} UTC".lstrip("0"),
     "duration": lambda s: f"{s // 60:.0f} min {s % 60:02.0f} s" if s >= 60 else f"{s:.0f} s",
-}
+    "label": splits.label, "as_text": scores.as_text,
+}  # fmt: skip
 
 
 def page(template, **values):
-    """The HTML of a template of the series."""
-    series = TEMPLATES / "series"
-    env = jinja2.Environment(loader=jinja2.FileSystemLoader(series), autoescape=True)
-    env.trim_blocks, env.filters = True, env.filters | FILTERS
+    """The text of a template, for HTML with values escaped."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([TEMPLATES, TEMPLATES / "series"]), trim_blocks=True,
+        autoescape=lambda name: ".html" in name,
+    )  # fmt: skip
+    env.filters |= FILTERS
     for name in ("page.css", "page.js", "theme.js"):
-        env.globals[name.replace(".", "_")] = Markup((series / name).read_text(encoding="utf-8"))
-    return env.get_template(template).render(**values)
+        text = (TEMPLATES / "series" / name).read_text(encoding="utf-8")
+        env.globals[name.replace(".", "_")] = Markup(text)
+    return env.get_template(template).render(find=scores.find, **values)
 
 
-def write_pages(asked, folder, record):
-    """Write the pages and the index of a run into `folder`. asked: the plan; record: run.json."""
-    cards, made, results = [], {}, folder / "results"
+def metrics_of(folder):
+    """The table metrics.csv of a run; None where it has none."""
+    path = folder / "results" / "metrics.csv"
+    return pd.read_csv(path, dtype={"magnification": str}) if path.exists() else None
+
+
+def write_pages(root, folder, record, to, tissue=True):
+    """Write pages and index of the run in `folder` to the folder `to`.
+
+    record: the content of run.json; tissue: show figures that are marked as pictures of tissue.
+    """
+    cards, made = [], {}
     for name, entry in record["notebooks"].items():
         notebook = nbformat.read(folder / "executed" / f"{name}.ipynb", 4)
-        head, summary = notebook.cells[0], load(results / "summaries" / f"{name}.json")
+        head, summary = notebook.cells[0], load(folder / "results" / "summaries" / f"{name}.json")
         title, _, head.source = (head.source + "\n\n\n\n").split("\n\n", 2)  # _: the question
         found = {"name": name, "title": title.removeprefix("# "), "notebook": notebook}
         cards.append({**entry, **summary, **found})
+    values = {"run": record, "cards": cards, "tissue": tissue}
     for place, card in enumerate(cards):
-        body, contents = render(card["notebook"], record["notebooks"])
-        values = {"cards": cards, "place": place, "card": card, "contents": contents}
-        made[card["name"]] = page("page.html.j2", run=record, body=Markup(body), **values)
-    known = (results / "metrics.csv").exists()
-    metrics = read_table(results, "metrics.csv").to_dict("records") if known else ()
-    made["index"] = page("run.html.j2", run=record, cards=cards, metrics=metrics)
-    hidden = places(asked, folder)
+        body, contents = render(card["notebook"], record["notebooks"], tissue)
+        own = {"place": place, "card": card, "contents": contents, "body": Markup(body)}
+        made[card["name"]] = page("page.html.j2", **values, **own)
+    made["index"] = page("run.html.j2", **values, metrics=metrics_of(folder))
+    hidden = places(root, folder, record["run"])
     for name, text in made.items():
         for path in sorted(hidden, key=len, reverse=True):
             text = text.replace(path, hidden[path])
-        (folder / f"{name}.html").write_text(text, encoding="utf-8")
+        (to / f"{name}.html").write_text(text, encoding="utf-8")
 
 
-def places(asked, folder):
+def places(root, folder, run):
     """Paths of this machine that pages may hold, and what is shown in their place."""
-    root, shown = asked["root"], f"reports/runs/{asked['run']}"
+    shown = f"reports/runs/{run}"
     hidden = {str(folder): shown, os.path.relpath(folder, root): shown, f"{Path.home()}/": "~/"}
-    hidden |= {f"{asked['runs']}/": "reports/runs/", f"{root}/": "", str(root): "."}
-    for data in filter(None, (asked["images"], os.environ.get("BREAKHIS_DIR"))):
+    hidden |= {f"{folder.parent}/": "reports/runs/", f"{root}/": "", str(root): "."}
+    images = load(folder / "results" / "data.json").get("folder")
+    for data in filter(None, (images, os.environ.get("BREAKHIS_DIR"))):
         hidden |= {str(path): path.name for path in (Path(data), Path(root, data).resolve())}
     return hidden
 
@@ -79,7 +89,7 @@ def without_logs(text):
     return "\n".join(line for line in lines if not LOG.search(line)).strip()
 
 
-def render(notebook, known):
+def render(notebook, known, tissue):
     """HTML of the cells, and contents: (level, id, text) of each heading.
 
     known: names of the notebooks that have a page: links to them go there.
@@ -88,7 +98,8 @@ def render(notebook, known):
         template_name="series", extra_template_basedirs=[str(TEMPLATES)],
         filters={"without_logs": without_logs}, exclude_anchor_links=True,
     )  # fmt: skip
-    soup = BeautifulSoup(exporter.from_notebook_node(notebook)[0], "html.parser")
+    html, _ = exporter.from_notebook_node(notebook, {"tissue": tissue})
+    soup = BeautifulSoup(html, "html.parser")
     for link in soup.select("a[href]"):
         name, _, part = link["href"].removeprefix("./").partition(".ipynb")
         link["href"] = f"{name}.html{part}" if name in known else link["href"]

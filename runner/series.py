@@ -73,7 +73,7 @@ def run_series(plan, final, folder):
     facts = load(folder / "results" / "data.json")
     record["data"] = {name: facts[name] for name in facts.keys() - {"folder", "stamp"}}
     record |= {"run": plan["run"], "profile": plan["profile"]}
-    publish.write_pages(plan, folder, record)
+    publish.write_pages(plan["root"], folder, record, folder)
     write_json(record, folder / "run.json")
     try:  # a reader finds the old report or the new one
         if final.exists():

@@ -5,14 +5,16 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 from PIL import Image
 
+from helpers import data
 from runner import provenance
 from runner.series import main
 
 ROOT = Path(__file__).parents[1]
+HERE = {"commit": "f" * 7, "backend": "JAX 9.9", "keras": "8.8", "device": "GPU X1", "idle": "Idle."}
 PARAMETERS = 'RESULTS = "reports/runs/demo/results"\nSEED = 0\nMAGNIFICATIONS = [40, 100]  # X'
-HERE = {"commit": "f" * 7, "backend": "JAX 9.9", "device": "GPU X1", "idle": "", "keras": "8.8"}
 LAST = """import json
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from IPython.display import display
 
 buffer = io.BytesIO()
 Image.new("RGB", (60, 40), "teal").save(buffer, format="PNG")
-details = {"alt": "A teal field", "caption": "Teal.", "key": True}
+details = {"alt": "A teal field", "caption": "Teal.", "key": True, "tissue": True}
 png = base64.b64encode(buffer.getvalue()).decode()
 display({"image/png": png}, metadata={"image/png": details}, raw=True)"""
 
@@ -65,15 +67,14 @@ def project(root):
     return Path(root)
 
 
-READ = """import os
-
-folder = Path(DATA or os.environ["BREAKHIS_DIR"])
-print(folder)
-names = sorted(path.name for path in folder.iterdir())
-facts = {"folder": str(folder), "kind": "sample", "badge": "Two images"}
-facts |= {"stamp": "", "fingerprint": ""}
-Path(RESULTS, "data.json").write_text(json.dumps(facts))
-Path(RESULTS, "index.csv").write_text("\\n".join(["path", *names]))"""
+def index_images(root, folder):
+    """Write what 01 hands over of the images of `folder` to `root`/planted."""
+    files = sorted(folder.glob("*.png"))
+    rows = [data.parse_name(f.stem) | {"path": f.name, "width_px": 700, "height_px": 460} for f in files]
+    index = pd.DataFrame(rows).assign(pixel_sha256=[f.stem for f in files], duplicate_of="")
+    facts = Path(root, "planted"), "01_first", folder, index, "sample", "Two images"
+    run = data.Run(*facts, data.fingerprint(index))
+    data.save_run(run, pd.DataFrame(columns=["path", "kind", "reason"]))
 
 
 def with_data(root, folder):
@@ -83,8 +84,10 @@ def with_data(root, folder):
         Image.new("RGB", (700, 460), (9 * number, 0, 0)).save(
             folder / f"SOB_B_A-14-22549AB-40-00{number}.png"
         )
-    start = "import json\nfrom pathlib import Path\n\nPath(RESULTS).mkdir(exist_ok=True)\nvalue = 1"
-    write(root, "01_first", start, READ, parameters=f'{PARAMETERS}\nDATA = ""')
+    index_images(root, folder)
+    read = 'import shutil, os\n\nprint(DATA or os.environ["BREAKHIS_DIR"])\nvalue = 1'
+    copy = 'shutil.copytree("planted", RESULTS, dirs_exist_ok=True);'
+    write(root, "01_first", read, copy, parameters=f'{PARAMETERS}\nDATA = ""')
     return folder
 
 
