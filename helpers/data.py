@@ -31,6 +31,7 @@ TYPE_NAMES = {
     "DC": "ductal carcinoma", "LC": "lobular carcinoma", "MC": "mucinous carcinoma",
     "PC": "papillary carcinoma",
 }  # fmt: skip
+MARK = images.PHANTOM_MARK.encode()
 SIZES = ("700x460", "700x456")  # px, width and height of the database's images
 NAME = re.compile(
     r"SOB_(?P<cls>[BM])_(?P<type>A|F|PT|TA|DC|LC|MC|PC)-(?P<accession>[0-9]{2}-[0-9]+)"
@@ -130,8 +131,8 @@ def find_data(path: str | Path, phantom: Callable[[], Path]) -> Path:
             folder = resolve(Path(name).expanduser()).resolve()
             if not folder.is_dir():
                 raise FileNotFoundError(
-                    f"{origin} names {name}, but there is no folder {folder}. Name a folder that "
-                    f"holds BreakHis images, or leave {origin} empty."
+                    f"{origin} names {folder}, which is no folder: name one that holds BreakHis "
+                    f"images, or leave {origin} empty."
                 )
             print(f"Images: the folder {folder.name}, named by {origin}.")
             return folder
@@ -172,7 +173,11 @@ def examine(folder: Path) -> pd.DataFrame:
     files = files.fillna({"image_id": "", "size": "", "pixel_sha256": ""})
     files["kind"] = pd.Categorical(files["kind"], KINDS, ordered=True)
     files["usable"] = files["kind"] < "foreign"
-    _judge_sizes(files, phantom)
+    if not phantom:  # a resized copy is usable where all is resized; the badge says so
+        resized = files["usable"] & ~files["size"].isin(SIZES)
+        files.loc[resized, "kind"] = "resized"
+        files.loc[resized, "reason"] = files["size"] + f" px, not {' or '.join(SIZES)} px"
+        files["usable"] &= ~resized | resized.equals(files["usable"])
     files = files.sort_values(["image_id", "kind", "path"], ignore_index=True)
     _judge_copies(files)
     return files.astype({"kind": str})
@@ -187,7 +192,7 @@ def _look(file: Path, folder: Path, originals: dict[str, str]) -> dict:
     except ValueError as error:
         kind = "foreign" if "JPEG" in str(error) else "damaged"
         return row | {"kind": kind, "reason": str(error)}
-    row |= {"pixel_sha256": images.pixel_hash(pixels), "marked": images.is_marked(content)}
+    row |= {"pixel_sha256": images.pixel_hash(pixels), "marked": MARK in content[:256]}
     row |= {"size": f"{pixels.shape[1]}x{pixels.shape[0]}"}
     name = originals.get(hashlib.sha256(content).hexdigest())
     if name == file.stem:
@@ -222,34 +227,15 @@ def _judge(row: dict, twins: dict[str, str], phantom: bool, names) -> None:
         row |= {"kind": "foreign", "reason": reason}
 
 
-def _judge_sizes(files: pd.DataFrame, phantom: bool) -> None:
-    """Mark, in place, images of another size than the database's.
-
-    They are usable only where no image here has the right size, and their own is the usual one.
-    """
-    resized = files["usable"] & ~files["size"].isin(SIZES)
-    usual = files["size"][resized].mode()[:1] if (resized == files["usable"]).all() else []
-    files.loc[resized, "usable"] = files["size"].isin(usual)
-    if phantom:
-        resized &= ~files["usable"]
-    files.loc[resized, "kind"] = "resized"
-    files.loc[resized, "reason"] = files["size"] + f" px, not {' or '.join(SIZES)} px"
-
-
 def _judge_copies(files: pd.DataFrame) -> None:
     """Keep, in place, the best of several files of one image; refuse pixels that differ."""
     usable = files[files["usable"]]
     for _, group in usable[usable.duplicated("image_id", keep=False)].groupby("image_id"):
-        first = group.iloc[0]
-        other = group["pixel_sha256"] != first["pixel_sha256"]
-        reason = f"other pixels than the original {first['path']}"
-        if first["kind"] not in ORIGINALS and other.any():
-            other[:], reason = True, "another file of this name holds different pixels"
-        files.loc[group.index[other], "usable"] = False
-        files.loc[group.index[other], "reason"] = reason
-        again = files.loc[group.index[~other][1:], "reason"]
-        again = again + f"; a copy of {first['path']}, counted once"
-        files.loc[again.index, "reason"] = again.str.removeprefix("; ")
+        first, same = group.iloc[0], group["pixel_sha256"].eq(group["pixel_sha256"].iloc[0])
+        same &= same.all() or first["kind"] in ORIGINALS
+        files.loc[same.index[1:], "reason"] = f"a copy of {first['path']}, counted once"
+        files.loc[same.index[~same], "reason"] = "another file of this name holds other pixels"
+        files.loc[same.index[~same], "usable"] = False
 
 
 def build_index(folder: str | Path, on_bad: str = "stop") -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -269,7 +255,7 @@ def build_index(folder: str | Path, on_bad: str = "stop") -> tuple[pd.DataFrame,
     if index.empty:
         raise ValueError(
             f"No usable BreakHis image below {folder}.\n{_lines(stops)}\nOnly the database's own "
-            f"files can be used, under any name (make data); python -m helpers.data {folder}"
+            "files can be used (make data), under any name."
         )
     if on_bad == "stop" and len(stops):
         raise ValueError(
@@ -314,7 +300,7 @@ def describe(folder: str | Path, index: pd.DataFrame, n_dropped: int = 0) -> dic
     """
     facts = {f"n_{name}s": index[name].nunique() for name in ("slide", "accession")}
     counts, n, folder = compare(index), len(index), resolve(folder)
-    if _beside_phantom(folder) or any(map(_marked, folder / index["path"])):
+    if _beside_phantom(folder) or any(map(images.is_marked, folder / index["path"])):
         kind, badge = "phantom", f"Phantom: {n:,} synthetic images, not tissue"
     elif (counts["found"] == counts["published"]).all():
         kind, badge = "database", f"BreakHis, whole database: {n:,} images"
@@ -327,11 +313,6 @@ def describe(folder: str | Path, index: pd.DataFrame, n_dropped: int = 0) -> dic
     if n_dropped:
         badge += f", {n_dropped} bad {'file' if n_dropped == 1 else 'files'} left out"
     return {"kind": kind, "n_images": n, **facts, "badge": badge}
-
-
-def _marked(file: Path) -> bool:
-    with file.open("rb") as handle:
-        return images.is_marked(handle.read(256))
 
 
 def _beside_phantom(folder: Path) -> bool:
@@ -366,7 +347,7 @@ def start_run(results, notebook: str, folder, index: pd.DataFrame, problems: pd.
             f"{results} holds results of other images: {', '.join(stale)}. Choose another folder "
             "with RESULTS (make run RUN=name), or move this one away."
         )
-    facts = describe(folder, index, _n_dropped(problems))
+    facts = describe(folder, index, int(problems["kind"].ne("note").sum()))
     return _opened(Run(results, notebook, folder, index, facts["kind"], facts["badge"], found))
 
 
@@ -375,17 +356,14 @@ def save_run(run: Run, problems: pd.DataFrame) -> None:
 
     A folder inside the repository is stored relative to its root, so that a clone can move.
     """
+    n_dropped = int(problems["kind"].ne("note").sum())
     inside = run.folder.is_relative_to(ROOT)
     facts = {"folder": (run.folder.relative_to(ROOT) if inside else run.folder).as_posix()}
-    facts |= describe(run.folder, run.index, _n_dropped(problems))
-    facts |= {"n_dropped": _n_dropped(problems), "stamp": _stamp(run.folder), "images": run.images}
+    facts |= describe(run.folder, run.index, n_dropped) | {"n_dropped": n_dropped}
     tables.save_table(run, "index.csv", run.index)
     tables.save_table(run, "problems.csv", problems)
+    facts |= {"stamp": _stamp(run.folder), "images": run.images}
     tables.write_json(facts, run.results / "data.json")
-
-
-def _n_dropped(problems: pd.DataFrame) -> int:
-    return int((problems["kind"] != "note").sum())
 
 
 def open_run(results: str | Path, notebook: str) -> Run:

@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 from PIL import Image
-from tqdm.contrib import concurrent
+from tqdm import tqdm
 
 from helpers.results import locked, resolve
 
@@ -36,9 +37,11 @@ def thread_map(function: Callable, items: Iterable, desc: str) -> list:
     Results are in the order of ``items``. A progress bar shows on a terminal only, since a notebook
     or a log would keep each of its steps.
     """
+    items = list(items)  # not by tqdm.contrib: it warns in every notebook without ipywidgets
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
-    options = {"desc": desc, "delay": 1, "leave": False, "disable": None}
-    return concurrent.thread_map(function, list(items), max_workers=len(cores), **options)
+    options = {"desc": desc, "total": len(items), "delay": 1, "leave": False, "disable": None}
+    with ThreadPoolExecutor(len(cores)) as pool:
+        return list(tqdm(pool.map(function, items), **options))
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
@@ -94,10 +97,18 @@ def decode(content: bytes) -> np.ndarray:
     Anything else is a ValueError with the reason alone: empty, truncated, a damaged checksum,
     another format, or another kind of pixel (grey, palette, transparent, 16 bits).
     """
-    _check_header(content)
+    if not content:
+        raise ValueError("empty file (0 bytes)")
+    if content.startswith(b"\xff\xd8\xff"):
+        raise ValueError("a JPEG copy, whose pixels are not the database's: it cannot be used")
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError("not a PNG file")
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             image.verify()  # checksums of all chunks, and that the file has its end
+        depth, colour = content[24], COLOUR_TYPES.get(content[25], "unknown")
+        if depth != 8 or colour not in ("RGB", "RGBA"):
+            raise ValueError(f"{depth}-bit {colour}, not 8-bit RGB")
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
@@ -107,24 +118,10 @@ def decode(content: bytes) -> np.ndarray:
     return pixels[..., :3]
 
 
-def _check_header(content: bytes) -> None:
-    if not content:
-        raise ValueError("empty file (0 bytes)")
-    if content.startswith(b"\xff\xd8\xff"):
-        raise ValueError("a JPEG copy, whose pixels are not the database's: it cannot be used")
-    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise ValueError("not a PNG file")
-    if len(content) < 33 or content[12:16] != b"IHDR":
-        raise ValueError("truncated or damaged PNG (no header)")
-    depth, colour = content[24], content[25]
-    if (depth, colour) not in ((8, 2), (8, 6)):
-        kind = COLOUR_TYPES.get(colour, f"colour type {colour}")
-        raise ValueError(f"{depth}-bit {kind}, not 8-bit RGB")
-
-
-def is_marked(content: bytes) -> bool:
-    """Return whether a PNG says in its first 256 bytes that it is of the phantom."""
-    return PHANTOM_MARK.encode() in content[:256]
+def is_marked(file: Path) -> bool:
+    """Return whether a PNG says at its head that it is of the phantom."""
+    with file.open("rb") as handle:
+        return PHANTOM_MARK.encode() in handle.read(256)
 
 
 def pixel_hash(pixels: np.ndarray) -> str:
@@ -246,10 +243,8 @@ def _make_room(folder: Path, n_bytes: int) -> None:
             f"BREAKHIS_CACHE_GB={text}: give gigabytes as a number, as in 20"
         ) from None
     if not n_bytes <= cap:
-        raise OSError(
-            f"BREAKHIS_CACHE_GB allows {text} GB and {n_bytes / 1e9:.2f} GB are needed: choose a "
-            "smaller IMAGE_SIZE or a larger BREAKHIS_CACHE_GB."
-        )
+        need = f"{n_bytes / 1e9:.2f} GB are needed: choose a smaller IMAGE_SIZE, or a larger cache"
+        raise OSError(f"BREAKHIS_CACHE_GB allows {text} GB and {need}.")
     for left in folder.glob(f"{CACHED}.partial"):
         _remove_unless_locked(left)
     arrays = sorted(folder.glob(f"{CACHED}.npy"), key=lambda file: file.stat().st_mtime)

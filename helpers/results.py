@@ -224,7 +224,7 @@ def save_predictions(run, frame: pd.DataFrame, part: str = "test") -> Path:
     return save_table(run, name, frame)
 
 
-def save_summary(run, question: str, finding: str, headline: dict | None = None) -> Path:
+def save_summary(run, question: str, finding: str, headline: dict | None = None) -> None:
     """Write what the pages say of a notebook; the last thing that it does.
 
     ``finding`` is one sentence rendered from the metrics. ``headline`` has label, value, ci_low and
@@ -233,4 +233,4 @@ def save_summary(run, question: str, finding: str, headline: dict | None = None)
     if headline:
         headline = {key: None if pd.isna(value) else value for key, value in headline.items()}
     content = {"question": question, "finding": finding, "headline": headline, "images": run.images}
-    return write_json(content, run.results / "summaries" / f"{run.notebook}.json")
+    write_json(content, run.results / "summaries" / f"{run.notebook}.json")

@@ -230,7 +230,7 @@ def test_full_alpha_is_as_good_as_none():
         (encoded("L")[1], "8-bit grey, not 8-bit RGB"),
         (encoded("I;16")[1], "16-bit grey, not 8-bit RGB"),
         (encoded("RGB")[1][:-12], "truncated or damaged"),
-        (encoded("RGB")[1][:20], "no header"),
+        (encoded("RGB")[1][:20], "truncated or damaged"),
     ],
 )
 def test_other_files_are_refused_with_the_reason(content, reason):
