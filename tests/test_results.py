@@ -210,7 +210,8 @@ def test_text_survives_csv(run):
 
 def test_a_summary_is_plain_json(run):
     headline = {"label": "AUC", "value": np.float32(0.5), "ci_low": np.nan, "ci_high": np.nan}
-    path = results.save_summary(run, "Why?", "Because.", headline)
+    results.save_summary(run, "Why?", "Because.", headline)
+    path = run.results / "summaries" / f"{run.notebook}.json"
     content = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert content["headline"] == {"label": "AUC", "value": 0.5, "ci_low": None, "ci_high": None}
     assert content["images"] == run.images
