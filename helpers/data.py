@@ -31,7 +31,6 @@ TYPE_NAMES = {
     "DC": "ductal carcinoma", "LC": "lobular carcinoma", "MC": "mucinous carcinoma",
     "PC": "papillary carcinoma",
 }  # fmt: skip
-MARK = images.PHANTOM_MARK.encode()
 SIZES = ("700x460", "700x456")  # px, width and height of the database's images
 NAME = re.compile(
     r"SOB_(?P<cls>[BM])_(?P<type>A|F|PT|TA|DC|LC|MC|PC)-(?P<accession>[0-9]{2}-[0-9]+)"
@@ -44,7 +43,7 @@ INDEX_COLUMNS = [
 # What a file can be, the best first: of two files of one image the better one is taken.
 KINDS = ("original", "renamed", "repacked", "phantom", "changed", "resized", "foreign", "damaged")
 ORIGINALS = ("original", "renamed")
-FILE_COLUMNS = ["path", "image_id", "kind", "reason", "usable", "size", "pixel_sha256"]
+FILE_COLUMNS = ["path", "image_id", "kind", "reason", "usable", *INDEX_COLUMNS[-4:-1]]
 ASSIGNED = re.compile(r"^(\w+) *(?::[^=\n]+)?=(?!=)", re.MULTILINE)  # names, in source code
 
 
@@ -166,20 +165,13 @@ def examine(folder: Path) -> pd.DataFrame:
     twins = {row["pixel_sha256"]: row["image_id"] for row in rows if row["kind"] in ORIGINALS}
     phantom = not twins and (_beside_phantom(folder) or any(row.get("marked") for row in rows))
     for row in rows:
-        if row["kind"] == "changed":
+        if row["kind"] in ("changed", "resized"):
             _judge(row, twins, phantom, originals.values())
     rows += [{"path": path, "kind": "damaged", "reason": reason} for path, reason in refused]
-    files = pd.DataFrame(rows, columns=FILE_COLUMNS)
-    files = files.fillna({"image_id": "", "size": "", "pixel_sha256": ""})
+    files = pd.DataFrame(rows, columns=FILE_COLUMNS).fillna({"image_id": ""})
     files["kind"] = pd.Categorical(files["kind"], KINDS, ordered=True)
-    files["usable"] = files["kind"] < "foreign"
-    if not phantom:  # a resized copy is usable where all is resized; the badge says so
-        resized = files["usable"] & ~files["size"].isin(SIZES)
-        files.loc[resized, "kind"] = "resized"
-        files.loc[resized, "reason"] = files["size"] + f" px, not {' or '.join(SIZES)} px"
-        files["usable"] &= ~resized | resized.equals(files["usable"])
     files = files.sort_values(["image_id", "kind", "path"], ignore_index=True)
-    _judge_copies(files)
+    _judge_use(files)
     return files.astype({"kind": str})
 
 
@@ -192,17 +184,19 @@ def _look(file: Path, folder: Path, originals: dict[str, str]) -> dict:
     except ValueError as error:
         kind = "foreign" if "JPEG" in str(error) else "damaged"
         return row | {"kind": kind, "reason": str(error)}
-    row |= {"pixel_sha256": images.pixel_hash(pixels), "marked": MARK in content[:256]}
-    row |= {"size": f"{pixels.shape[1]}x{pixels.shape[0]}"}
-    name = originals.get(hashlib.sha256(content).hexdigest())
-    if name == file.stem:
-        return row | {"image_id": name, "kind": "original", "reason": ""}
-    if name:
-        return row | {"image_id": name, "kind": "renamed", "reason": f"the original {name}"}
-    reason = "other bytes than the database's file of this name"
-    if images.COLOUR_TYPES[content[25]] == "RGBA":
-        reason = "RGBA with full alpha, taken as RGB"
-    return row | {"image_id": file.stem, "kind": "changed", "reason": reason}
+    height, width, _ = pixels.shape
+    row |= {"width_px": width, "height_px": height, "pixel_sha256": images.pixel_hash(pixels)}
+    row["marked"] = images.PHANTOM_MARK.encode() in content[:256]
+    if name := originals.get(hashlib.sha256(content).hexdigest()):
+        same = name == file.stem
+        kind, reason = ORIGINALS[not same], "" if same else f"the original {name}"
+    elif f"{width}x{height}" not in SIZES:
+        kind, reason = "resized", f"{width}x{height} px, not {' or '.join(SIZES)} px"
+    elif images.COLOUR_TYPES[content[25]] == "RGBA":
+        kind, reason = "changed", "RGBA with full alpha, taken as RGB"
+    else:
+        kind, reason = "changed", "other bytes than the database's file of this name"
+    return row | {"image_id": name or file.stem, "kind": kind, "reason": reason}
 
 
 def _judge(row: dict, twins: dict[str, str], phantom: bool, names) -> None:
@@ -216,19 +210,24 @@ def _judge(row: dict, twins: dict[str, str], phantom: bool, names) -> None:
         same_case = known and name.split("-")[1:3] == twin.split("-")[1:3]
         row |= {"kind": "repacked", "image_id": name if same_case else twin}
         row["reason"] = f"the pixels of the original {twin}, in other bytes"
-    elif known:
-        row |= {"kind": "phantom", "reason": ""} if phantom else {}
-    elif NAME.fullmatch(name):
-        row |= {"kind": "foreign", "reason": "the database has no such image of this name"}
-    elif NAME.search(name):
-        row |= {"kind": "foreign", "reason": "a copy, not the original: it cannot be used"}
-    else:
+    elif known and phantom:
+        row |= {"kind": "phantom", "reason": ""}
+    elif not known:
         reason = "neither an original nor a BreakHis name, as in SOB_B_A-14-22549AB-40-001"
+        if NAME.search(name):
+            reason = "a copy, not the original: it cannot be used"
+        if NAME.fullmatch(name):
+            reason = "the database has no such image of this name"
         row |= {"kind": "foreign", "reason": reason}
 
 
-def _judge_copies(files: pd.DataFrame) -> None:
-    """Keep, in place, the best of several files of one image; refuse pixels that differ."""
+def _judge_use(files: pd.DataFrame) -> None:
+    """Say, in place, which files an index may hold: the best of each image, if their pixels agree.
+
+    Resized images are used only where all are resized; the badge says so.
+    """
+    resized, sound = files["kind"] == "resized", files["kind"] < "foreign"
+    files["usable"] = sound if resized.equals(sound) else sound & ~resized
     usable = files[files["usable"]]
     for _, group in usable[usable.duplicated("image_id", keep=False)].groupby("image_id"):
         first, same = group.iloc[0], group["pixel_sha256"].eq(group["pixel_sha256"].iloc[0])
@@ -270,9 +269,8 @@ def _split(files: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return (index, problems) of what :func:`examine` found."""
     used = files[files["usable"]].drop_duplicates("image_id").reset_index(drop=True)
     facts = pd.DataFrame(map(parse_name, used["image_id"]), columns=INDEX_COLUMNS)
-    index = facts.assign(path=used["path"], pixel_sha256=used["pixel_sha256"])
-    sides = used["size"].str.split("x", expand=True).reindex(columns=[0, 1]).astype(int)
-    index[["width_px", "height_px"]] = sides
+    used = used.astype({"width_px": int, "height_px": int})
+    index = facts.assign(**used[["path", *INDEX_COLUMNS[-4:-1]]])
     first = index.groupby("pixel_sha256")["image_id"].transform("first")
     index["duplicate_of"] = first.where(first != index["image_id"], "").astype(str)
     problems = files[files["reason"] != ""].sort_values("path", ignore_index=True)
@@ -424,8 +422,8 @@ def _check_notebook() -> None:
 def verify(folder: str | Path, new: str | Path = "") -> dict:
     """Compare ``folder`` with the database, file by file, in any layout and under any names.
 
-    ``state`` is "complete", "partial", "phantom", "changed", "foreign" or "damaged"; ``sound`` is
-    True for the first three. Also n_originals, kinds (files of each kind), files (those with a
+    state is complete, partial, phantom, changed, resized, foreign or damaged; sound is whether it
+    is one of the first three. Also n_originals, kinds (files of each kind), files (those with a
     reason), missing (image_ids), duplicates, and counts of the index. ``new`` names a folder that
     is not there: the originals are copied into it, under their official names.
     """
@@ -435,25 +433,26 @@ def verify(folder: str | Path, new: str | Path = "") -> dict:
     if new and Path(new).exists():
         raise FileExistsError(f"{new} is there already: name a new folder")
     files = examine(folder)
+    originals = files[files["kind"].isin(ORIGINALS)].drop_duplicates("image_id")
     if new:
-        _restore(folder, files[files["kind"].isin(ORIGINALS)], Path(new).resolve())
+        _restore(folder, originals, Path(new).resolve())
     index, _ = _split(files)
-    kinds = files["kind"].value_counts().reindex(KINDS, fill_value=0).to_dict()
+    kinds = {kind: int((files["kind"] == kind).sum()) for kind in KINDS}
     wanted = {Path(path).stem for path in manifest().values()}
-    missing = sorted(wanted - set(files.loc[files["kind"].isin(ORIGINALS), "image_id"]))
-    faults = {"damaged": kinds["damaged"] or not len(files), "foreign": kinds["foreign"]}
-    faults |= {"phantom": kinds["phantom"], "changed": kinds["changed"] + kinds["resized"]}
-    state = next((state for state, n in faults.items() if n), "partial" if missing else "complete")
+    faults = [
+        kind for kind in ("damaged", "foreign", "phantom", "changed", "resized") if kinds[kind]
+    ]
+    state = [*faults, "complete" if len(originals) == len(wanted) else "partial"][0]
     return {
         "folder": str(folder),
         "state": state,
-        "sound": state in ("complete", "partial", "phantom"),
+        "sound": state in ("complete", "partial", "phantom") and len(files) > 0,
         "n_published": len(wanted),
-        "n_originals": len(wanted) - len(missing),
+        "n_originals": len(originals),
         **{f"n_{name}s": index[name].nunique() for name in ("image_id", "slide", "accession")},
         "kinds": kinds,
         "files": files.loc[files["reason"] != "", FILE_COLUMNS[:4]].to_dict("records"),
-        "missing": missing,
+        "missing": sorted(wanted - set(originals["image_id"])),
         "duplicates": duplicates(index).to_dict("records"),
     }
 
@@ -463,7 +462,7 @@ def _restore(folder: Path, files: pd.DataFrame, new: Path) -> None:
     places = {Path(path).stem: path for path in manifest().values()}
     partial = new.with_name(f".{new.name}.partial")
     try:
-        for row in files.drop_duplicates("image_id").itertuples():
+        for row in files.itertuples():
             target = partial / places[row.image_id]
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / row.path, target)

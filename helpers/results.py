@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,25 +38,19 @@ def resolve(path: str | Path) -> Path:
     return ROOT / Path(path)
 
 
-@contextmanager
 def locked(file: Path, cure: str):
-    """Hold the lock ``file``; say so where one has to wait, OSError where none can be had.
+    """Take the lock ``file`` for a `with` block; say so where one has to wait for another process.
 
-    ``cure`` says what to do then, as in "set RESULTS to a folder of your own".
+    OSError where none can be had; ``cure`` says what to do then, as in "set RESULTS to ...".
     """
     lock = FileLock(file)
     try:
         with suppress(Timeout):
-            lock.acquire(timeout=PATIENCE)
-        if not lock.is_locked:
-            print(f"Waiting: another process holds {file}. Else {cure}.", file=sys.stderr)
-            lock.acquire()
+            return lock.acquire(timeout=PATIENCE)
+        print(f"Waiting: another process holds {file}. Else {cure}.", file=sys.stderr)
+        return lock.acquire()
     except (OSError, NotImplementedError) as error:
         raise OSError(f"The lock {file} cannot be had ({error}): {cure}.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], None]) -> Path:
