@@ -52,10 +52,10 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from helpers.data import TUMOR_TYPES
 from helpers.results import METRIC_COLUMNS, P_TYPES
 from helpers.splits import LEAKY
 
-TUMOR_TYPES = [name.removeprefix("p_") for name in P_TYPES]
 LEVELS = ("image", "slide", "accession")
 ALL = "all"
 MIN_PATIENTS = 5

@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
+from helpers.data import slide_table
 from helpers.results import ROOT
 
 PROTOCOLS = ("accession", "official", "slide", "image")
@@ -40,7 +41,6 @@ KEEPS_APART = {
     "image": ("image_id",),
 }
 CLASSES = ("benign", "malignant")
-N_OFFICIAL = 5
 
 
 class Fold(NamedTuple):
@@ -73,26 +73,21 @@ def make_splits(index, n_folds=5, repeats=1, seed=0, protocols=PROTOCOLS):
     """
     index = index.sort_values("image_id", ignore_index=True)
     _check_request(index, n_folds, repeats)
-    frames = []
-    for repeat in range(1, repeats + 1):
-        patients = _parts(index, "accession", n_folds, repeat, seed)
-        for protocol in protocols:
+    classes, frames = index["tumor_class"].to_numpy(), []
+    for protocol in protocols:
+        for repeat in range(1, 2 if protocol == "official" else repeats + 1):
+            patients = _parts(index, "accession", n_folds, repeat, seed)
             if protocol == "official":
-                tests = _official_tests(index) if repeat == 1 else []
+                tests = _official_tests(index)
             else:
                 parts = _parts(index, protocol, n_folds, repeat, seed)
                 tests = [parts == k for k in range(1, n_folds + 1)]
             for k, test in enumerate(tests, 1):
-                val = _validation(index["tumor_class"].to_numpy(), patients, test, k, n_folds)
+                val = _validation(classes, patients, test, k, n_folds)
                 role = np.select([test, val], ["test", "val"], "train")
                 fold = (repeat - 1) * n_folds + k
-                columns = {"protocol": protocol, "fold": fold, "role": role}
-                frames.append(index[["image_id"]].assign(**columns))
-    splits = pd.concat(frames, ignore_index=True)
-    order = splits["protocol"].map(PROTOCOLS.index)
-    return splits.iloc[np.lexsort([splits["image_id"], splits["fold"], order])].reset_index(
-        drop=True
-    )
+                frames.append(index[["image_id"]].assign(protocol=protocol, fold=fold, role=role))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _check_request(index, n_folds, repeats):
@@ -138,17 +133,15 @@ def _parts(index, protocol, n_folds, repeat, seed):
 
 def _official_tests(index):
     """Boolean (n_images,) of each official fold's test images, from data/slides.csv."""
-    slides = pd.read_csv(ROOT / "data" / "slides.csv", keep_default_na=False, index_col="slide")
+    slides = slide_table().set_index("slide")
     foreign = sorted(set(index["slide"]) - set(slides.index))
     if foreign:
         raise ValueError(
             f"The official folds do not know {len(foreign)} slides: {', '.join(foreign[:5])}. "
             "Leave out protocol 'official', or these slides."
         )
-    return [
-        slides.loc[index["slide"], f"fold{k}"].eq("test").to_numpy()
-        for k in range(1, N_OFFICIAL + 1)
-    ]
+    roles = slides.loc[index["slide"], [f"fold{k}" for k in range(1, 6)]]
+    return list(roles.eq("test").to_numpy().T)
 
 
 def _validation(classes, patients, test, k, n_folds):

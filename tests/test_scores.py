@@ -7,10 +7,11 @@ from scipy.stats import binom, binomtest, norm
 from sklearn import metrics as sk
 
 from helpers import scores
+from helpers.data import TUMOR_TYPES
 from helpers.results import METRIC_COLUMNS, P_TYPES
 from helpers.scores import MIN_PATIENTS, Rows
 
-TYPES = np.array(scores.TUMOR_TYPES)
+TYPES = np.array(TUMOR_TYPES)
 
 
 def frame(p, y, accession=None, slide=None, fold=1, seed=0, protocol="accession", model="m"):

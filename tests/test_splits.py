@@ -1,4 +1,6 @@
-"""Splits: disjoint, whole, balanced, the same whatever the order, and guarded against leaks."""
+"""Splits: what each protocol promises, the committed folds, and the guard against every offence."""
+
+import hashlib
 
 import numpy as np
 import pandas as pd
@@ -8,16 +10,17 @@ from hypothesis import strategies as st
 
 from helpers import splits
 from helpers.data import slide_table
-from helpers.splits import balance
+from helpers.results import ROOT
 
 SLIDES = slide_table()
+FOLDS = pd.read_csv(ROOT / "data" / "folds.csv")
 
 
 def images_of(slides, magnifications=(40, 100), per_slide=2):
     """An index with `per_slide` images of each slide at each magnification."""
     keys = ["slide", "accession", "tumor_class", "tumor_type"]
     rows = [
-        dict(zip(keys, row, strict=True), magnification=m, image_id=f"{row[0]}-{m}-{k:03d}")
+        dict(zip(keys, row, strict=True), magnification=m, image_id=f"SOB_{row[0]}-{m}-{k:03d}")
         for row in slides[keys].itertuples(index=False)
         for m in magnifications
         for k in range(1, per_slide + 1)
@@ -34,36 +37,34 @@ PLAN = splits.make_splits(INDEX)
 @st.composite
 def parts_of_the_database(draw):
     """An index of some slides with at least three accessions of each class, some images missing."""
-    benign, malignant = (
-        SLIDES.loc[SLIDES["tumor_class"] == name, "accession"].unique()
-        for name in ("benign", "malignant")
-    )
-    kept = [
-        *draw(st.lists(st.sampled_from(list(benign)), min_size=3, max_size=7, unique=True)),
-        *draw(st.lists(st.sampled_from(list(malignant)), min_size=3, max_size=9, unique=True)),
-    ]
+    kept = []
+    for name, most in (("benign", 7), ("malignant", 9)):
+        there = SLIDES.loc[SLIDES["tumor_class"] == name, "accession"].unique().tolist()
+        kept += draw(st.lists(st.sampled_from(there), min_size=3, max_size=most, unique=True))
     index = images_of(SLIDES[SLIDES["accession"].isin(kept)], per_slide=draw(st.integers(1, 3)))
     rng = np.random.default_rng(draw(st.integers(0, 1000)))
-    first = ~index.duplicated("slide")
-    return index[first | (rng.random(len(index)) < 0.7)].reset_index(drop=True)
+    kept = ~index.duplicated("slide") | (rng.random(len(index)) < 0.7)
+    return index[kept].reset_index(drop=True)
 
 
-@settings(max_examples=15, deadline=None)
-@given(parts_of_the_database(), st.sampled_from([0, 2, 3]), st.integers(0, 5))
-def test_any_part_of_the_database_splits_soundly(index, n_folds, seed):
-    plan = splits.make_splits(index, n_folds, seed=seed)
+@settings(max_examples=12, deadline=None)
+@given(parts_of_the_database(), st.integers(0, 5))
+def test_any_part_of_the_database_splits_soundly(index, seed):
+    plan = splits.make_splits(index, 3, seed=seed)
     for protocol in splits.PROTOCOLS:
         splits.check_disjoint(index, plan, protocol)
     assert set(plan["role"]) <= set(splits.ROLES)
     whole = plan.groupby(["protocol", "fold"])["image_id"].agg(["size", "nunique"])
     assert (whole == len(index)).all(axis=None)
     tests = plan[plan["role"] == "test"].groupby(["protocol", "image_id"]).size()
-    assert (tests.drop("official", level=0, errors="ignore") == 1).all()
     for protocol in ("accession", "slide", "image"):
-        assert tests[protocol].index.nunique() == len(index)
+        assert tests[protocol].eq(1).all()
+        assert len(tests[protocol]) == len(index)
+    named = plan[plan["protocol"] == "accession"].merge(index, on="image_id")
+    assert named.groupby(["fold", "role"])["tumor_class"].nunique().eq(2).all()
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(parts_of_the_database(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_changes_nothing(index, random):
     order = list(range(len(index)))
@@ -72,34 +73,76 @@ def test_the_order_of_rows_changes_nothing(index, random):
     assert splits.make_splits(index.iloc[order], 3).to_csv() == first
 
 
-@settings(max_examples=8, deadline=None)
-@given(parts_of_the_database(), st.integers(0, 3))
-def test_validation_shares_no_accession_with_training(index, seed):
-    plan = splits.make_splits(index, 2, seed=seed).merge(index, on="image_id")
-    for _, rows in plan.groupby(["protocol", "fold"]):
-        train, val = (set(rows.loc[rows["role"] == r, "accession"]) for r in ("train", "val"))
-        assert not train & val
+def test_the_committed_folds_are_these_and_balanced():
+    content = (ROOT / "data" / "folds.csv").read_bytes()
+    assert hashlib.sha256(content).hexdigest().startswith("24299cfde25b6cbf")
+    assert FOLDS["accession"].tolist() == sorted(SLIDES["accession"].unique())
+    counts = pd.crosstab(FOLDS["fold"], FOLDS["tumor_class"])
+    assert sorted(counts["benign"]) == [3, 3, 3, 3, 4]
+    assert sorted(counts["malignant"]) == [10, 11, 11, 11, 11]
+    held = FOLDS.assign(tumor_type=FOLDS["tumor_types"].str.split()).explode("tumor_type")
+    table = pd.crosstab(held["tumor_type"], held["fold"])
+    assert (table.max(axis=1) - table.min(axis=1) <= 1).all()
+    images = FOLDS.groupby(["tumor_class", "fold"])["n_images"].sum()
+    assert images.sum() == 7909
+    assert (images["malignant"].max() - images["malignant"].min()) < 15
 
 
-def test_missing_images_move_no_other_image():
-    some = INDEX[INDEX["magnification"].eq(100) & INDEX["image_id"].str.endswith("1")]
-    plan = splits.make_splits(some)
-    assert plan.attrs["basis"] == "database"
-    keys = ["image_id", "protocol", "fold"]
-    both = plan.merge(PLAN, on=keys, suffixes=("", "_all"))
-    assert len(both) == len(plan)
-    assert (both["role"] == both["role_all"]).all()
+def test_the_whole_database_gets_the_committed_folds():
+    tested = PLAN[PLAN["protocol"].eq("accession") & PLAN["role"].eq("test")]
+    due = INDEX.set_index("image_id")["accession"].map(FOLDS.set_index("accession")["fold"])
+    assert tested.set_index("image_id")["fold"].to_dict() == due.to_dict()
+    other = splits.make_splits(INDEX, seed=9, protocols=("accession",))
+    assert other.equals(PLAN[PLAN["protocol"] == "accession"])  # fixed, whatever the seed
+
+
+def test_the_folds_are_used_as_the_docstring_says(tmp_path, monkeypatch):
+    """The three lines of pandas, run as they stand."""
+    lines = splits.__doc__.split("::\n\n")[1].split("\n\n")[0]
+    images = pd.DataFrame({"name": INDEX["image_id"] + ".png"})
+    monkeypatch.chdir(ROOT)
+    space = {"pandas": pd, "images": images}
+    exec("\n".join(line.strip() for line in lines.splitlines()), space)
+    tested = PLAN[PLAN["protocol"].eq("accession") & PLAN["role"].eq("test")]
+    found = space["images"].assign(image_id=lambda t: t["name"].str[:-4])
+    assert len(found) == len(INDEX)
+    assert found.merge(tested, on=["image_id", "fold"]).shape[0] == len(INDEX)
+
+
+def test_part_k_is_tested_and_the_next_validates():
+    for fold in splits.folds(INDEX, PLAN, "accession"):
+        part = INDEX["accession"].map(FOLDS.set_index("accession")["fold"])
+        assert set(part.iloc[fold.test]) == {fold.number}
+        assert set(part.iloc[fold.val]) == {fold.number % 5 + 1}
+        assert list(fold.known) == sorted([*fold.train, *fold.val])
+
+
+def test_validation_is_of_both_classes_and_of_patients_not_trained_on():
+    few = INDEX[INDEX["accession"].isin(FOLDS.groupby("tumor_class")["accession"].head(7))]
+    for index, plan in ((INDEX, PLAN), (few, splits.make_splits(few, 5, 2, seed=3))):
+        rows = plan.merge(index, on="image_id")
+        for _, fold in rows.groupby(["protocol", "fold"]):
+            train, val = (fold[fold["role"] == role] for role in ("train", "val"))
+            assert set(val["tumor_class"]) == {"benign", "malignant"}
+            assert not set(train["accession"]) & set(val["accession"])
 
 
 def test_a_seed_gives_the_same_bytes_and_another_seed_another_split():
     assert splits.make_splits(INDEX).to_csv() == PLAN.to_csv()
-    assert splits.make_splits(INDEX, seed=1).to_csv() != PLAN.to_csv()
+    first, second = (splits.make_splits(INDEX, 4, seed=seed) for seed in (0, 1))
+    for protocol in ("accession", "slide", "image"):
+        roles = [
+            plan.loc[plan["protocol"] == protocol, "role"].tolist() for plan in (first, second)
+        ]
+        assert roles[0] != roles[1]
 
 
 def test_repeats_test_every_image_once_each_in_folds_of_their_own():
-    plan = splits.make_splits(INDEX, 3, repeats=2, protocols=("accession",))
-    assert sorted(plan["fold"].unique()) == [1, 2, 3, 4, 5, 6]
-    tests = plan[plan["role"] == "test"].assign(repeat=lambda t: (t["fold"] - 1) // 3)
+    plan = splits.make_splits(INDEX, 3, repeats=2, protocols=("accession", "official"))
+    assert sorted(plan.loc[plan["protocol"] == "official", "fold"].unique()) == [1, 2, 3, 4, 5]
+    tests = plan[plan["role"].eq("test") & plan["protocol"].eq("accession")]
+    tests = tests.assign(repeat=lambda t: (t["fold"] - 1) // 3)
+    assert sorted(tests["fold"].unique()) == [1, 2, 3, 4, 5, 6]
     assert (tests.groupby(["repeat", "image_id"]).size() == 1).all()
     first, second = (tests[tests["repeat"] == r].set_index("image_id")["fold"] for r in (0, 1))
     assert (first != second.loc[first.index] - 3).any()
@@ -111,62 +154,22 @@ def test_official_folds_are_those_of_the_slide_list():
     for fold, rows in plan.groupby("fold"):
         said = listed.loc[rows["slide"], f"fold{fold}"].to_numpy()
         assert (np.where(rows["role"] == "test", "test", "train") == said).all()
+    shared = splits.overlap(INDEX, PLAN, "official").set_index("by").loc["accession", "offenders"]
+    assert shared.map(len).between(6, 8).all()
 
 
-def test_official_folds_share_six_to_eight_accessions():
-    found = splits.overlap(INDEX, PLAN, "official")
-    shared = found[found["by"] == "accession"]["offenders"].map(len)
-    assert shared.between(6, 8).all()
-
-
-def test_folds_of_the_database_are_balanced():
-    plan = PLAN[(PLAN["protocol"] == "accession") & (PLAN["role"] == "test")]
-    parts = plan.merge(INDEX, on="image_id").drop_duplicates("accession")
-    parts = parts.set_index("accession")["fold"]
-    found = balance.balance_table(SLIDES, parts)
-    assert sorted(found["benign accessions"]) == [3, 3, 3, 3, 4]
-    assert sorted(found["malignant accessions"]) == [10, 11, 11, 11, 11]
-    held = SLIDES.drop_duplicates(["accession", "tumor_type"])
-    table = pd.crosstab(held["tumor_type"], held["accession"].map(parts))
-    assert (table.max(axis=1) - table.min(axis=1) <= 1).all()
-    plain = [balance.plain_parts(INDEX, 5, seed) for seed in range(10)]
-    own, other = (balance.summary(SLIDES, deals) for deals in ([parts], plain))
-    assert own["types lacking, sum"] < other["types lacking, sum"]
-
-
-def test_exchanging_units_reaches_the_best_of_all_deals():
-    numbers = [9, 7, 6, 5, 4, 3]
-    slides = pd.DataFrame(
-        {"accession": list("abcdef"), "tumor_class": "benign", "tumor_type": "F", "n_40x": numbers}
-    )
-    sums = slides["n_40x"].groupby(balance.deal(slides, "accession", 2, 0).to_numpy()).sum()
-    assert sorted(sums) == [17, 17]  # 9 + 5 + 3 and 7 + 6 + 4
-
-
-def test_leaving_one_accession_out():
-    plan = splits.make_splits(INDEX, 0, protocols=("accession", "image"))
-    tests = plan[plan["role"].eq("test") & plan["protocol"].eq("accession")]
-    tests = tests.merge(INDEX, on="image_id")
-    assert tests["fold"].nunique() == 70
-    assert (tests.groupby("fold")["accession"].agg(lambda a: len(set(a))) == 1).all()
-    assert plan.loc[plan["protocol"] == "image", "fold"].nunique() == splits.DEFAULT_FOLDS
-
-
-@pytest.mark.parametrize("n_folds", [17, 100])
-def test_too_many_folds_name_the_class_and_the_way_out(n_folds):
-    with pytest.raises(ValueError, match="16 benign accessions.*leave one accession out"):
-        splits.make_splits(INDEX, n_folds)
-
-
-@pytest.mark.parametrize(("n_folds", "repeats"), [(1, 1), (-1, 1), (5, 0)])
-def test_senseless_requests(n_folds, repeats):
-    with pytest.raises(ValueError, match="n_folds"):
+@pytest.mark.parametrize(
+    ("n_folds", "repeats", "said"),
+    [(17, 1, "16 benign accessions.*Use 16 folds"), (2, 1, "3 or more"), (5, 0, "repeats 1")],
+)
+def test_senseless_requests_name_the_way_out(n_folds, repeats, said):
+    with pytest.raises(ValueError, match=said):
         splits.make_splits(INDEX, n_folds, repeats)
 
 
 def test_a_class_that_is_missing():
-    with pytest.raises(ValueError, match="Only 0 benign accessions"):
-        splits.make_splits(INDEX[INDEX["tumor_class"] == "malignant"], 2)
+    with pytest.raises(ValueError, match="only 0 benign accessions.*Add images"):
+        splits.make_splits(INDEX[INDEX["tumor_class"] == "malignant"], 3)
 
 
 def test_official_folds_refuse_slides_that_they_do_not_know():
@@ -177,26 +180,25 @@ def test_official_folds_refuse_slides_that_they_do_not_know():
     splits.check_disjoint(strange, plan, "accession")
 
 
-def test_rare_types_are_named():
-    lines = splits.rare_types(INDEX, 5)
-    assert [line.split(" has ")[0] for line in lines] == ["A", "LC", "PT"]
-    assert "A has 2 accessions: 3 of 5 folds test none" in lines[0]
-
-
-def test_fold_rows_cover_the_index_and_refuse_unknown_folds():
-    for _, *parts in splits.fold_rows(INDEX, PLAN, "accession", [2, 4]):
-        assert sorted(np.concatenate(parts)) == list(range(len(INDEX)))
+def test_folds_cover_the_index_and_refuse_unknown_numbers():
+    for fold in splits.folds(INDEX, PLAN, "accession", [2, 4]):
+        every = np.concatenate([fold.train, fold.val, fold.test])
+        assert sorted(every) == list(range(len(INDEX)))
     with pytest.raises(ValueError, match=r"no fold \[9\]"):
-        splits.fold_rows(INDEX, PLAN, "accession", [9])
+        splits.folds(INDEX, PLAN, "accession", [9])
 
 
-def test_folds_without_a_test_image_at_hand_are_left_out():
-    """A patient left out who has no image of the magnification that is studied."""
+def test_folds_of_some_of_the_images():
+    """Positions are those of the index given; a fold that tests none of it is left out."""
     tested = set(PLAN.query("protocol == 'accession' and fold == 2 and role == 'test'")["image_id"])
-    some = INDEX[~INDEX["image_id"].isin(tested)].reset_index(drop=True)
-    assert 2 not in [fold for fold, *_ in splits.fold_rows(some, PLAN, "accession")]
+    some = INDEX[INDEX["magnification"].eq(40) & ~INDEX["image_id"].isin(tested)]
+    some = some.sample(frac=1, random_state=0).reset_index(drop=True)
+    found = splits.folds(some, PLAN, "accession")
+    assert [fold.number for fold in found] == [1, 3, 4, 5]
+    part = some["accession"].map(FOLDS.set_index("accession")["fold"])
+    assert set(part.iloc[found[1].test]) == {3}
     with pytest.raises(ValueError, match=r"folds \[2\] test none of these"):
-        splits.fold_rows(some, PLAN, "accession", [2])
+        splits.folds(some, PLAN, "accession", [2])
 
 
 def test_labels_carry_the_word():
@@ -204,27 +206,35 @@ def test_labels_carry_the_word():
     assert said == ["accession", "official (leaky)", "slide (leaky)", "image (leaky)"]
 
 
-def move(plan, protocol, fold, image_ids, role):
+# The guard ---------------------------------------------------------------------------------------
+
+
+def move(protocol, fold, image_ids, role):
     """The plan with the role of some images changed."""
-    out = plan.copy()
+    out = PLAN.copy()
     rows = out["protocol"].eq(protocol) & out["fold"].eq(fold) & out["image_id"].isin(image_ids)
     out.loc[rows, "role"] = role
     return out
 
 
+def images_in(protocol, fold, role):
+    rows = PLAN["protocol"].eq(protocol) & PLAN["fold"].eq(fold) & PLAN["role"].eq(role)
+    return PLAN.loc[rows, "image_id"]
+
+
 def test_a_sister_slide_on_the_other_side_is_caught():
-    sisters = INDEX[INDEX["accession"] == "14-22549"]
-    rows = PLAN.merge(sisters, on="image_id")
-    rows = rows[rows["protocol"].eq("accession") & rows["role"].eq("test")]
-    fold, one = int(rows["fold"].iloc[0]), sisters[sisters["slide"] == "A-14-22549AB"]
-    planted = move(PLAN, "accession", fold, one["image_id"], "train")
-    with pytest.raises(ValueError, match=f"fold {fold}: accession 14-22549 is on both sides"):
+    fold = int(FOLDS.set_index("accession").loc["14-22549", "fold"])
+    one = INDEX.loc[INDEX["slide"] == "A-14-22549AB", "image_id"]
+    planted = move("accession", fold, one, "train")
+    said = f"fold {fold}: accession 14-22549 is on both sides"
+    with pytest.raises(ValueError, match=said):
         splits.check_disjoint(INDEX, planted, "accession")
+    with pytest.raises(ValueError, match="Split accession leaks"):
+        splits.folds(INDEX, planted, "accession")
 
 
 def test_a_renamed_copy_of_an_image_is_caught():
-    rows = PLAN[PLAN["protocol"].eq("accession") & PLAN["fold"].eq(1)].set_index("image_id")["role"]
-    learnt, tested = rows[rows == "train"].index[0], rows[rows == "test"].index[0]
+    learnt, tested = (images_in("accession", 1, role).iloc[0] for role in ("train", "test"))
     copied = INDEX.copy()
     copied.loc[copied["image_id"] == learnt, "pixel_sha256"] = f"pixels of {tested}"
     with pytest.raises(ValueError, match="pixel_sha256 pixels of"):
@@ -232,69 +242,45 @@ def test_a_renamed_copy_of_an_image_is_caught():
     assert splits.check_disjoint(copied, PLAN, "slide")["pixel_sha256"] >= 0
 
 
-def test_an_image_in_two_roles_is_caught_under_every_protocol():
-    for protocol in splits.PROTOCOLS:
-        row = PLAN[PLAN["protocol"].eq(protocol) & PLAN["role"].eq("test")].iloc[[0]]
-        planted = pd.concat([PLAN, row.assign(role="train")])
-        with pytest.raises(ValueError, match=f"{row['image_id'].iloc[0]} has two roles"):
-            splits.check_disjoint(INDEX, planted, protocol)
-
-
 def test_a_slide_on_both_sides_is_caught_where_slides_are_promised():
-    rows = PLAN[PLAN["protocol"].eq("slide") & PLAN["role"].eq("test")]
-    planted = move(PLAN, "slide", int(rows["fold"].iloc[0]), rows["image_id"].iloc[:1], "train")
+    planted = move("slide", 1, images_in("slide", 1, "test").iloc[:1], "train")
     with pytest.raises(ValueError, match="slide .* is on both sides"):
         splits.check_disjoint(INDEX, planted, "slide")
 
 
-def test_images_without_a_role_are_caught():
-    some = PLAN[PLAN["image_id"] != INDEX["image_id"].iloc[0]]
-    with pytest.raises(ValueError, match="only one of index and splits"):
-        splits.check_disjoint(INDEX, some, "accession")
-
-
-def test_training_and_validation_that_share_an_accession_are_caught():
-    for protocol in splits.PROTOCOLS:
-        rows = PLAN[PLAN["protocol"].eq(protocol) & PLAN["fold"].eq(2) & PLAN["role"].eq("val")]
-        one = rows["image_id"].iloc[0]
-        accession = INDEX.set_index("image_id").loc[one, "accession"]
-        planted = move(PLAN, protocol, 2, [one], "train")
-        said = f"fold 2: accession {accession} is in both train and val"
-        with pytest.raises(ValueError, match=said):
-            splits.check_disjoint(INDEX, planted, protocol)
-
-
-def test_an_image_missing_from_one_fold_is_caught():
-    one = INDEX["image_id"].iloc[0]
-    for protocol in splits.PROTOCOLS:
-        gone = PLAN["protocol"].eq(protocol) & PLAN["fold"].eq(3) & PLAN["image_id"].eq(one)
-        with pytest.raises(ValueError, match=f"{one} has no role in fold 3"):
-            splits.check_disjoint(INDEX, PLAN[~gone], protocol)
-
-
-def test_an_unknown_role_is_caught():
-    one = INDEX["image_id"].iloc[0]
-    for protocol in splits.PROTOCOLS:
-        with pytest.raises(ValueError, match=f"{one} has the unknown role 'holdout'"):
-            splits.check_disjoint(INDEX, move(PLAN, protocol, 1, [one], "holdout"), protocol)
-
-
 def test_an_accession_that_no_fold_tests_or_two_folds_test_is_caught():
     whole = INDEX.loc[INDEX["accession"] == "14-22549", "image_id"]
-    mine = PLAN[PLAN["protocol"].eq("accession") & PLAN["image_id"].isin(whole)]
-    tested = int(mine.loc[mine["role"] == "test", "fold"].iloc[0])
-    never = move(PLAN, "accession", tested, whole, "train")
+    tested = int(FOLDS.set_index("accession").loc["14-22549", "fold"])
+    never = move("accession", tested, whole, "train")
     with pytest.raises(ValueError, match=f"{min(whole)} is tested 0 times"):
         splits.check_disjoint(INDEX, never, "accession")
-    again = move(PLAN, "accession", tested % 5 + 1, whole, "test")
+    again = move("accession", tested % 5 + 1, whole, "test")
     with pytest.raises(ValueError, match=f"{min(whole)} is tested 2 times"):
         splits.check_disjoint(INDEX, again, "accession")
 
 
-def test_a_table_for_some_of_the_images_passes():
-    some = INDEX[INDEX["magnification"] == 40].reset_index(drop=True)
-    plan = PLAN[PLAN["image_id"].isin(some["image_id"])]
-    for protocol in splits.PROTOCOLS:
-        splits.check_disjoint(some, plan, protocol)
-    repeated = splits.make_splits(some, 3, repeats=2, protocols=("accession",))
-    splits.check_disjoint(some, repeated, "accession")
+@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+def test_offences_under_every_protocol_are_caught(protocol):
+    one, name = INDEX["image_id"].iloc[0], images_in(protocol, 2, "val").iloc[0]
+    accession = INDEX.set_index("image_id").loc[name, "accession"]
+    mine = PLAN["protocol"].eq(protocol) & PLAN["image_id"].eq(one) & PLAN["fold"].eq(3)
+    offences = {
+        f"{one} has two roles": pd.concat([PLAN, PLAN[mine].assign(role="test")]),
+        f"{one} has no role in fold 3": PLAN[~mine],
+        f"{one} is in only one of index and splits": PLAN[PLAN["image_id"] != one],
+        f"{one} has the unknown role 'holdout'": move(protocol, 1, [one], "holdout"),
+        f"fold 2: accession {accession} is in both train and val": move(
+            protocol, 2, [name], "train"
+        ),
+        "has no protocol": PLAN[PLAN["protocol"] != protocol],
+    }
+    for said, planted in offences.items():
+        with pytest.raises(ValueError, match=said):
+            splits.check_disjoint(INDEX, planted, protocol)
+
+
+def test_the_guard_counts_what_is_shared():
+    assert set(splits.check_disjoint(INDEX, PLAN, "accession").values()) == {0}
+    assert splits.check_disjoint(INDEX, PLAN, "slide")["slide"] == 0
+    assert splits.check_disjoint(INDEX, PLAN, "slide")["accession"] > 0
+    assert splits.check_disjoint(INDEX, PLAN, "image")["accession"] > 200
