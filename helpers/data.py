@@ -120,21 +120,20 @@ def duplicates(index: pd.DataFrame) -> pd.DataFrame:
 def find_data(path: str | Path, phantom: Callable[[], Path]) -> Path:
     """Return the folder of images: ``path``, BREAKHIS_DIR, data/BreaKHis_v1, or the phantom.
 
-    A folder that is named but missing is an error, and so is a dangling link or a near miss in
-    spelling beside data/BreaKHis_v1; none is ever replaced by the phantom.
+    FileNotFoundError for a folder that is named but missing, a dangling link or a near miss in
+    spelling: none is replaced by the phantom.
     """
     _check_notebook()
-    named = {"DATA": str(path), "BREAKHIS_DIR": os.environ.get("BREAKHIS_DIR", "")}
-    for origin, name in named.items():
+    for origin, name in {"DATA": path, "BREAKHIS_DIR": os.environ.get("BREAKHIS_DIR")}.items():
         if name:
             folder = resolve(Path(name).expanduser()).resolve()
-            if not folder.is_dir():
-                raise FileNotFoundError(
-                    f"{origin} names {folder}, which is no folder: name one that holds BreakHis "
-                    f"images, or leave {origin} empty."
-                )
-            print(f"Images: the folder {folder.name}, named by {origin}.")
-            return folder
+            if folder.is_dir():
+                print(f"Images: the folder {folder.name}, named by {origin}.")
+                return folder
+            raise FileNotFoundError(
+                f"{origin} names {folder}, which is no folder: name one that holds BreakHis "
+                f"images, or leave {origin} empty."
+            )
     folder = ROOT / "data" / "BreaKHis_v1"
     if folder.is_dir():
         print("Images: data/BreaKHis_v1.")
@@ -200,10 +199,7 @@ def _look(file: Path, folder: Path, originals: dict[str, str]) -> dict:
 
 
 def _judge(row: dict, twins: dict[str, str], phantom: bool, names) -> None:
-    """Say, in place, what an image is that has other bytes than any of the originals, ``names``.
-
-    twins: image_id by pixels of the originals here.
-    """
+    """Say, in place, what an image is that is no original; twins: image_ids of those, by pixels."""
     name, twin = row["image_id"], twins.get(row["pixel_sha256"])
     known = NAME.fullmatch(name) if phantom else name in names and not row["marked"]
     if twin:
@@ -240,11 +236,10 @@ def _judge_use(files: pd.DataFrame) -> None:
 def build_index(folder: str | Path, on_bad: str = "stop") -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decode every image below ``folder`` and return (index, problems).
 
-    index: a row an image, ordered by image_id, columns ``INDEX_COLUMNS``; duplicate_of names the
-    first image with the same pixels, else it is empty. An original is known by its bytes, under any
-    name. problems: path, kind (``bad``, ``foreign``, or ``note`` where nothing is lost) and reason.
-    With ``on_bad="stop"`` a bad or foreign file is a ValueError that lists them; with ``"drop"``
-    they are left out.
+    index: a row an image, ordered by image_id, columns INDEX_COLUMNS; duplicate_of names the first
+    image with the same pixels, else it is empty. An original is known by its bytes, under any name.
+    problems: path, kind (bad, foreign, or note where nothing is lost) and reason. With ``"stop"`` a
+    bad or foreign file is a ValueError that lists them; with ``"drop"`` they are left out.
     """
     if on_bad not in ("stop", "drop"):
         raise ValueError(f"on_bad is {on_bad!r}; allowed are 'stop' and 'drop'.")
@@ -400,10 +395,7 @@ def _opened(run: Run) -> Run:
 
 
 def _check_notebook() -> None:
-    """Refuse a kernel that works in another clone, and parameters that the notebook lacks.
-
-    papermill puts the parameters it is given into a cell of their own, known or not.
-    """
+    """Refuse a kernel that works in another clone, and parameters that the notebook lacks."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "helpers" / "results.py").is_file() and folder != ROOT:
@@ -412,7 +404,7 @@ def _check_notebook() -> None:
                 "would go. Choose the kernel of the clone that the notebook lies in (make env)."
             )
     cells = getattr(get_ipython(), "user_ns", {}).get("In", [])
-    given = [cell for cell in cells if cell.startswith("# Parameters\n")]
+    given = [cell for cell in cells if cell.startswith("# Parameters\n")]  # papermill's
     known = ASSIGNED.findall("\n".join(cell for cell in cells if cell not in given))
     if unknown := [name for name in ASSIGNED.findall("".join(given[-1:])) if name not in known]:
         names = ", ".join(name for name in dict.fromkeys(known) if name.isupper())
@@ -439,9 +431,7 @@ def verify(folder: str | Path, new: str | Path = "") -> dict:
     index, _ = _split(files)
     kinds = {kind: int((files["kind"] == kind).sum()) for kind in KINDS}
     wanted = {Path(path).stem for path in manifest().values()}
-    faults = [
-        kind for kind in ("damaged", "foreign", "phantom", "changed", "resized") if kinds[kind]
-    ]
+    faults = [kind for kind in KINDS[:2:-1] if kinds[kind]]  # the worst first
     state = [*faults, "complete" if len(originals) == len(wanted) else "partial"][0]
     return {
         "folder": str(folder),
@@ -473,21 +463,19 @@ def _restore(folder: Path, files: pd.DataFrame, new: Path) -> None:
 
 def report(result: dict) -> str:
     """Return the result of :func:`verify` as lines of text, shortened."""
-    lines = [
-        f"{result['folder']}: {result['state']}; {result['n_originals']:,} of "
-        f"{result['n_published']:,} files are the originals, byte for byte. Usable: "
-        f"{result['n_image_ids']:,} images, {result['n_slides']} slides, "
-        f"{result['n_accessions']} accessions."
-    ]
+    head = (
+        "{folder}: {state}; {n_originals:,} of {n_published:,} files are the originals, byte for "
+        "byte. Usable: {n_image_ids:,} images, {n_slides} slides, {n_accessions} accessions."
+    )
+    lines = [head.format_map(result)]
     files = pd.DataFrame(result["files"], columns=FILE_COLUMNS[:4])
     twins = pd.DataFrame(result["duplicates"], columns=["image_id", "duplicate_of", "crosses"])
     twins["path"] = twins["image_id"] + " is " + twins["duplicate_of"]
     twins["reason"] = "the names differ in " + twins["crosses"]
-    missing = pd.DataFrame({"path": result["missing"] if result["n_originals"] else []})
-    missing["reason"] = [f"at {name.split('-')[-2]}X" for name in missing["path"]]
+    missing = pd.DataFrame({"path": result["missing"] if result["n_originals"] else []}, dtype=str)
+    missing["reason"] = "at " + missing["path"].str.split("-").str[-2] + "X"
     parts = {kind: files[files["kind"] == kind] for kind in KINDS}
-    parts |= {"same pixels": twins, "missing": missing}
-    for name, part in parts.items():
+    for name, part in {**parts, "same pixels": twins, "missing": missing}.items():
         if len(part):
             lines.append(f" {name}, {len(part):,}:\n{_lines(part)}")
     return "\n".join(lines)

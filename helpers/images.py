@@ -1,8 +1,7 @@
 """Image files decoded strictly, and the one cache on disk: an array a file, memory-mapped.
 
-The cache is data/cache, or the folder that BREAKHIS_CACHE names. It holds at most BREAKHIS_CACHE_GB
-gigabytes (20 by default): what was not used for longest is removed first.
-``python -m helpers.images`` empties it.
+The cache is data/cache, or the folder that BREAKHIS_CACHE names, and holds at most 20 gigabytes, or
+BREAKHIS_CACHE_GB: the oldest in use goes first. ``python -m helpers.images`` empties it.
 """
 
 import hashlib
@@ -34,8 +33,7 @@ CACHED = "*-" + 16 * "[0-9a-f]"  # names of the cache's files, without suffix: k
 def thread_map(function: Callable, items: Iterable, desc: str) -> list:
     """Map ``function`` over ``items`` in threads (decoding and hashing release the interpreter).
 
-    Results are in the order of ``items``. A progress bar shows on a terminal only, since a notebook
-    or a log would keep each of its steps.
+    Results are in order. Progress shows on a terminal only: a notebook would keep each step.
     """
     items = list(items)  # not by tqdm.contrib: it warns in every notebook without ipywidgets
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
@@ -47,8 +45,8 @@ def thread_map(function: Callable, items: Iterable, desc: str) -> list:
 def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     """Find the image files below ``folder``; names that start with a dot are not looked at.
 
-    Links are followed, each real folder once, so a loop of links ends. Returns the paths, sorted,
-    and a list of (path relative to ``folder``, reason) for what could not be entered.
+    Links are followed, each real folder once. Returns the paths, sorted, and a list of (path
+    relative to ``folder``, reason) for what could not be entered.
     """
     found, refused, seen = [], [], set()
 
@@ -74,12 +72,9 @@ def relative(path: Path, folder: Path) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the bytes of a file; ValueError with the reason alone where there are none.
-
-    Only a regular file is read, as a pipe without a writer would never end.
-    """
+    """Return the bytes of a file; ValueError with the reason alone where there are none."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe without a writer would never end
             raise ValueError("cannot be read: not a regular file")
         return path.read_bytes()
     except OSError as error:
@@ -142,8 +137,7 @@ def load_images(folder: str | Path, index: pd.DataFrame, size: Sequence[int]) ->
     """Return the images of ``index`` at ``size``, from the cache, which is built where it is not.
 
     size: [height, width], px. Returns a read-only uint8 array (n, height, width, 3), 0 to 255,
-    memory-mapped, its rows in the order of ``index``. An image that is no longer the one that was
-    indexed is a ValueError.
+    memory-mapped, rows as in ``index``. ValueError where an image is not the one that was indexed.
     """
     height, width = (int(side) for side in size)
     rows = list(zip(index["path"], index["pixel_sha256"], strict=True))
@@ -166,10 +160,7 @@ def load_images(folder: str | Path, index: pd.DataFrame, size: Sequence[int]) ->
 
 
 def _fit(image: Image.Image, height: int, width: int) -> np.ndarray:
-    """Scale an image to cover a size with its aspect kept, and cut what overhangs, centred.
-
-    Shrinking averages over areas; enlarging interpolates. Returns uint8 (height, width, 3).
-    """
+    """Scale to cover a size with the aspect kept, by averages over areas, and cut the overhang."""
     scale = max(height / image.height, width / image.width)
     high, wide = height / scale, width / scale
     top, left = (image.height - high) / 2, (image.width - wide) / 2
@@ -231,10 +222,7 @@ def _build(file: Path, shape: tuple, dtype, fill: Callable[[np.ndarray], None]) 
 
 
 def _make_room(folder: Path, n_bytes: int) -> None:
-    """Make room for ``n_bytes``: remove what killed processes left, then what is oldest in use.
-
-    Raises OSError where ``n_bytes`` exceed the cap, or the disk has not so much space.
-    """
+    """Remove what killed processes left, then what is oldest in use; OSError if it does not do."""
     text = os.environ.get("BREAKHIS_CACHE_GB") or "20"
     try:
         cap = float(text) * 1e9
@@ -270,10 +258,7 @@ def _remove_unless_locked(file: Path) -> int:
 
 
 def clean() -> int:
-    """Remove the cache's arrays that are not being built; return the bytes set free.
-
-    Nothing else in the folder is touched, so that a wrong BREAKHIS_CACHE does no harm.
-    """
+    """Remove the cache's own files that no process is building; return the bytes set free."""
     folder = cache_folder()
     files = [*folder.glob(f"{CACHED}.npy"), *folder.glob(f"{CACHED}.partial")]
     return sum(map(_remove_unless_locked, files))

@@ -1,8 +1,8 @@
 """The hand-over between notebooks: tables under a run's ``results/``, written atomically.
 
-Nothing else passes from one notebook to the next. Each file carries the fingerprint of the images
-that it was computed from (a last column, a key or an array ``images``): reading it beside other
-images is an error. ``run`` is what ``data.open_run`` returns; reading also takes a results folder.
+Each file carries the fingerprint of the images that it was computed from (a last column, a key or
+an array ``images``): reading it beside other images is an error. ``run`` is what ``data.open_run``
+returns; reading also takes a results folder.
 """
 
 import json
@@ -56,8 +56,7 @@ def locked(file: Path, cure: str):
 def write_atomic(path: str | Path, write: Callable[[Path], None]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then rename it into place.
 
-    A reader sees the old file or the new one, never a part. The temporary file is removed when
-    ``write`` fails.
+    A reader sees the old file or the new one, never a part.
     """
     path = resolve(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,10 +206,7 @@ def predictions(index, rows, p, *, fold, model, seed, task="malignancy") -> pd.D
 
 
 def save_predictions(run, frame: pd.DataFrame, part: str = "test") -> Path:
-    """Write ``predictions/<notebook>.parquet``, or ``validation/...`` with ``part="val"``.
-
-    ``frame`` has at least PREDICTION_COLUMNS, with p_malignant in 0 to 1.
-    """
+    """Write ``frame``, with PREDICTION_COLUMNS, to predictions/ or ("val") validation/."""
     name = f"{PARTS[part]}/{run.notebook}.parquet"
     _require(frame, PREDICTION_COLUMNS, name)
     if not frame["p_malignant"].between(0, 1).all():
