@@ -166,8 +166,10 @@ def examine(folder: Path) -> pd.DataFrame:
     for row in rows:
         if row["kind"] in ("changed", "resized"):
             _judge(row, twins, phantom, originals.values())
-    rows += [{"path": path, "kind": "damaged", "reason": reason} for path, reason in refused]
-    files = pd.DataFrame(rows, columns=FILE_COLUMNS).fillna({"image_id": ""})
+    rows += [
+        {"path": path, "image_id": "", "kind": "damaged", "reason": why} for path, why in refused
+    ]
+    files = pd.DataFrame(rows, columns=FILE_COLUMNS)
     files["kind"] = pd.Categorical(files["kind"], KINDS, ordered=True)
     files = files.sort_values(["image_id", "kind", "path"], ignore_index=True)
     _judge_use(files)
@@ -176,7 +178,7 @@ def examine(folder: Path) -> pd.DataFrame:
 
 def _look(file: Path, folder: Path, originals: dict[str, str]) -> dict:
     """Return what one file is, as far as one read of it alone can tell."""
-    row = {"path": images.relative(file, folder)}
+    row = {"path": images.relative(file, folder), "image_id": ""}
     try:
         content = images.read_bytes(file)
         pixels = images.decode(content)

@@ -118,10 +118,15 @@ def test_the_manifest_is_in_the_form_that_sha256sum_reads():
     assert all(re.fullmatch(official, line) for line in lines)
 
 
-def test_the_slide_filed_twice_has_the_same_names_in_both_files():
-    names = [Path(path).stem for path in data.manifest().values()]
-    filed = {kind: [n for n in names if f"_{kind}-14-13412-" in n] for kind in ("DC", "LC")}
-    assert [len(found) for found in filed.values()] == [123, 123]
+def test_the_twins_are_all_images_of_the_slide_that_is_filed_twice():
+    names = {Path(path).stem for path in data.manifest().values()}
+    twins = pd.read_csv(ROOT / "data" / "twins.csv")
+    for column, kind in (("dc", "DC"), ("lc", "LC")):
+        assert set(twins[column]) == {name for name in names if f"_{kind}-14-13412-" in name}
+        assert twins[column].is_unique
+    facts = [pd.DataFrame(map(data.parse_name, twins[column])) for column in ("dc", "lc")]
+    assert (facts[0]["magnification"] == facts[1]["magnification"]).all()
+    assert (facts[0]["sequence"] - facts[1]["sequence"]).isin([0, 1]).all()
 
 
 # The index
@@ -470,7 +475,91 @@ def test_the_command_changes_nothing_and_needs_a_folder(tmp_path, capsys):
     assert data.main([str(tmp_path / "empty")]) == 1
 
 
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not here")
+def table_of_copies():
+    """The rows of the table in data/README.md: kind of copy, and its other columns."""
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.count("|") == 6]
+    return {row[0].strip(): [cell.strip(" `") for cell in row[1:]] for row in rows[2:]}
+
+
+def flip(file, target):
+    Image.open(file).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(target, compress_level=1)
+
+
+COPIES = {
+    "whole": lambda base, to: shutil.copytree(base[0].parent, to / "BreaKHis_v1" / "BreaKHis_v1"),
+    "one magnification alone": lambda base, to: shutil.copy(base[2], to),
+    "flat": lambda base, to: [shutil.copy(file, to) for file in base],
+    "renamed": lambda base, to: [
+        shutil.copy(file, to / f"b{number}.png") for number, file in enumerate(base, 1)
+    ],
+    "written again as PNG": lambda base, to: [
+        Image.open(file).save(to / file.name, compress_level=9) for file in base
+    ],
+    "resized": lambda base, to: [
+        Image.open(file).resize((224, 224)).save(to / file.name) for file in base
+    ],
+    "JPEG": lambda base, to: [
+        Image.open(file).save(to / f"{file.stem}_png.rf.0a1b2c.jpg") for file in base
+    ],
+    "augmented": lambda base, to: [
+        (shutil.copy(file, to), flip(file, to / f"{file.stem}_flip.png")) for file in base
+    ],
+    "cut short": lambda base, to: [
+        (to / file.name).write_bytes(file.read_bytes()[: -60 * number])
+        for number, file in enumerate(base, 0)
+        if number
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", table_of_copies())
+def test_the_verdict_on_each_kind_of_copy_is_that_of_the_data_card(tmp_path, publish, kind):
+    names = [NAME, f"{NAME[:-3]}002", "SOB_B_A-14-22549AB-400-001"]
+    base = publish(*(write(tmp_path / "base", name, seed) for seed, name in enumerate(names)))
+    (tmp_path / "mine").mkdir()
+    COPIES[kind](base, tmp_path / "mine")
+    _, state, words, used = table_of_copies()[kind]
+    result = data.verify(tmp_path / "mine")
+    assert result["state"] == state
+    assert words in data.report(result)
+    if used == "yes":
+        assert len(data.build_index(tmp_path / "mine")[0]) == result["n_originals"]
+    if used == "no":
+        with pytest.raises(ValueError, match="No usable BreakHis image"):
+            data.build_index(tmp_path / "mine", "drop")
+
+
+real = pytest.mark.skipif(not SAMPLE.is_dir(), reason="the real sample is not here")
+
+
+@real
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="no sha256sum")
+def test_sha256sum_takes_the_manifest():
+    command = ["sha256sum", "-c", "--ignore-missing", "--strict", ROOT / "data" / "SHA256SUMS"]
+    folder = next(SAMPLE.rglob("histology_slides")).parent
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.count(": OK") == 442
+
+
+@real
+def test_another_date_turns_a_file_into_its_twin():
+    """The proof in data/README.md, by its own code, for every pair of which a file is here."""
+    text, known = (ROOT / "data" / "README.md").read_text(encoding="utf-8"), {}
+    exec(re.search("```python\n(.*?)```", text, re.DOTALL)[1], known)
+    codes = {Path(path).stem: code for code, path in data.manifest().items()}
+    here = {file.stem: file.read_bytes() for file in SAMPLE.rglob("*14-13412*.png")}
+    proved = 0
+    for dc, lc in pd.read_csv(ROOT / "data" / "twins.csv")[["dc", "lc"]].to_numpy():
+        for mine, twin, dates in ((dc, lc, known["LC"]), (lc, dc, known["DC"])):
+            if mine in here:
+                made = [known["created"](here[mine], date) for date in dates]
+                assert codes[twin] in [hashlib.sha256(content).hexdigest() for content in made]
+        proved += dc in here or lc in here
+    assert proved == 26
+
+
+@real
 def test_the_real_sample_is_made_of_originals():
     result = data.verify(SAMPLE)
     assert (result["n_originals"], result["kinds"]["original"]) == (442, 442)
