@@ -11,15 +11,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import root
+from scipy.special import expit, logit
+from scipy.stats import binomtest
 from sklearn.metrics import f1_score, roc_auc_score
 
 ROOT = Path(__file__).parents[1]
 NAME = re.compile(r"SOB_[BM]_((?:A|F|PT|TA|DC|LC|MC|PC)-(\d\d-\d+)[A-Z]*)-(40|100|200|400)-\d{3}")
 TYPES = ["A", "F", "PT", "TA", "DC", "LC", "MC", "PC"]
 FUSED = ("fusion_mean", "fusion_stacked", "best_single")
-LEAST = 3  # MIN_ACCESSIONS of notebook 05: fewer of a class, and no score is shown
+LEAST = 5  # patients of a class or a type: fewer, and there is no interval, and no recall
 THRESHOLD = "selected_threshold_"  # models of notebook 07, named by level
 DECISIONS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity")
+OVER_TYPES = ("balanced_accuracy", "macro_f1")
+SHARES = {"accuracy": None, "sensitivity": "malignant", "specificity": "benign"}
 KEYS = ["model", "task", "protocol", "magnification", "level", "metric"]
 
 
@@ -80,13 +85,23 @@ def grouped(rows, level, task):
     return rows.groupby([name, "truth"])[[*scores, "share"]].mean().round(12).reset_index()
 
 
+def calibration(y, p):
+    """Intercept with the slope held at 1, and slope (left out where the classes are separated)."""
+    z = logit(p.clip(1e-6, 1 - 1e-6))
+    shift = root(lambda a: np.sum(y - expit(a + z)), 0.0, tol=1e-12).x[0]
+    out = {"calibration_intercept": shift}
+    if z[y].min() < z[~y].max() and z[~y].min() < z[y].max():
+        x = np.column_stack([np.ones(len(z)), z])
+        line = root(lambda b: x.T @ (y - expit(x @ b)), [0.0, 1.0], tol=1e-12)
+        out["calibration_slope"] = line.x[1]
+    return out
+
+
 def malignancy(groups):
     y = groups["truth"].eq("malignant").to_numpy()
     p = groups["p_malignant"].to_numpy()
     said = p >= 0.5
     out = {"accuracy": (said == y).mean(), "brier": ((p - y) ** 2).mean()}
-    bins = pd.Series(np.minimum((p * 10).astype(int), 9))
-    out["ece"] = sum(abs((p - y)[bins == b].sum()) for b in set(bins)) / len(p)
     if y.any():
         out["sensitivity"] = said[y].mean()
     if (~y).any():
@@ -94,6 +109,7 @@ def malignancy(groups):
     if y.any() and (~y).any():
         out["balanced_accuracy"] = (out["sensitivity"] + out["specificity"]) / 2
         out["auc"] = roc_auc_score(y, p)
+        out |= calibration(y, p)
     return out
 
 
@@ -116,6 +132,11 @@ def runs(rows, protocol):
     return [part for _, part in ordered.groupby([ordered["seed"], repeat])]
 
 
+def patients(rows, kind):
+    """Number of patients of each class or type (`kind` is the column)."""
+    return rows.groupby(kind)["accession"].nunique()
+
+
 def recompute(rows, task, protocol, level):
     """Metric to value, from the predictions of one model, task, protocol and magnification."""
     values = {}
@@ -126,7 +147,8 @@ def recompute(rows, task, protocol, level):
             found["recognition_rate"] = groups["share"].mean()
         for metric, value in found.items():
             values.setdefault(metric, []).append(value)
-    return {metric: np.mean(each) for metric, each in values.items()}
+    few = [f"recall_{t}" for t, n in patients(rows, "tumor_type").items() if n < LEAST]
+    return {metric: np.mean(each) for metric, each in values.items() if metric not in few}
 
 
 def expected_metrics(rows, notebook, group):
@@ -138,17 +160,36 @@ def expected_metrics(rows, notebook, group):
     if notebook == "05_magnification":
         if model in FUSED and (magnification != "all" or level == "image"):
             return {}  # a fused score belongs to a patient
-        classes = rows.groupby("tumor_class")["accession"].nunique()
-        if min(classes.get("benign", 0), classes.get("malignant", 0)) < LEAST:
+        classes = patients(rows, "tumor_class").reindex(["benign", "malignant"], fill_value=0)
+        if magnification != "all" and classes.min() < LEAST:
             return {}
     if model.startswith(THRESHOLD) and level != model.removeprefix(THRESHOLD):
         return {}  # the threshold was chosen for decisions at its own level
     expected = recompute(rows, task, protocol, level)
     if model.startswith(THRESHOLD):  # rescaled scores: the decisions alone mean something
         return {m: v for m, v in expected.items() if m in DECISIONS}
-    if protocol == "leave_one_out":  # a chosen few types: no score over all types
-        return {m: v for m, v in expected.items() if m.startswith("recall_")}
     return expected
+
+
+def check_intervals(rows, part, group):
+    """Intervals hold their values, have a width, and are absent where too few patients stand."""
+    model, task, protocol, _, level = group
+    known = rows[rows["ci_low"].ne("")]
+    value, low, high = (known[c].astype(float) for c in ("value", "ci_low", "ci_high"))
+    assert (low < high).all(), f"{group}: an interval of no width"
+    assert ((low <= value + 1e-9) & (value <= high + 1e-9)).all(), f"{group}: value outside"
+    if task != "malignancy":
+        return
+    n = patients(part, "tumor_class").reindex(["benign", "malignant"], fill_value=0)
+    if n.min() < LEAST:
+        assert not known["metric"].isin(["auc", "balanced_accuracy"]).any(), f"{group}: too few"
+    if level != "accession" or len(list(runs(part, protocol))) != 1:
+        return
+    for metric, share, least in zip(known["metric"], value, low, strict=True):
+        if metric in SHARES:  # one run of patients: Wilson's interval of a count
+            total = n.sum() if SHARES[metric] is None else n[SHARES[metric]]
+            due = binomtest(round(share * total), int(total)).proportion_ci(method="wilson").low
+            assert abs(due - least) < 1e-6, f"{group} {metric}: not Wilson's interval"
 
 
 def groups_of(predictions):
@@ -174,83 +215,114 @@ def check_metrics(results, tolerance=1e-9):
             expected = expected_metrics(part, path.stem, group)
             rows = mine.pop(group, table.head(0))
             got = rows.set_index("metric")["value"].astype(float).to_dict()
+            if group[1] == "tumor_type" and patients(part, "tumor_type").min() < LEAST:
+                # a mean over types needs each of them
+                expected = {m: v for m, v in expected.items() if m in got or m not in OVER_TYPES}
             differ = set(got) ^ set(expected)
             assert not differ, f"{path.stem} {group}: in the table or due, but not both: {differ}"
             for metric, value in got.items():
-                assert abs(expected[metric] - value) <= tolerance, f"{path.stem} {group} {metric}"
+                near = 1e-6 if metric.startswith("calibration") else tolerance
+                assert abs(expected[metric] - value) <= near, f"{path.stem} {group} {metric}"
                 n += 1
+            check_intervals(rows, part, group)
             assert (rows["n_images"].astype(int) == part["image_id"].nunique()).all()
         assert not mine, f"{path.stem}: scores without predictions: {sorted(mine)}"
     return n
 
 
 def check_roles(results):
-    """Every prediction is on an image that its fold tests. Returns the number of predictions.
-
-    Under leave_one_out a fold is one accession: it is not in splits.csv.
-    """
-    splits = read(Path(results) / "splits.csv").set_index(["protocol", "fold", "image_id"])["role"]
+    """Every prediction is on an image that its fold tests. Returns the number of predictions."""
+    keys = ["protocol", "fold", "image_id"]
+    roles = read(Path(results) / "splits.csv").set_index(keys)["role"]
     n = 0
     for path in sorted((Path(results) / "predictions").glob("*.parquet")):
-        keys = pd.read_parquet(path)[["protocol", "fold", "image_id", "accession"]]
-        single = keys["protocol"] == "leave_one_out"
-        assert keys[single].groupby("fold")["accession"].nunique().le(1).all(), path
-        n += single.sum()
-        keys = keys.loc[~single, ["protocol", "fold", "image_id"]]
-        roles = splits.loc[pd.MultiIndex.from_frame(keys)]
-        assert (roles == "test").all(), path
-        n += len(keys)
+        found = roles.loc[pd.MultiIndex.from_frame(pd.read_parquet(path)[keys])]
+        assert (found == "test").all(), path
+        n += len(found)
     return n
+
+
+HAND = {  # two images of each slide; two patients of each class
+    "image": {"accuracy": 8 / 10, "auc": 22 / 24, "brier": 0.13225, "specificity": 4 / 6},
+    "slide": {"accuracy": 4 / 5, "auc": 5.5 / 6, "brier": 0.131625, "recognition_rate": 4 / 5},
+    "accession": {"accuracy": 1.0, "auc": 1.0, "brier": 0.098125, "recognition_rate": 3.5 / 4},
+}
+
+
+def by_hand():
+    """Predictions on four patients: two folds by accession, scores with ties."""
+    names = ["B_F-14-1A", "B_F-14-1B", "B_TA-14-2", "M_DC-14-3", "M_LC-14-4"]
+    base, rows = [0.1, 0.6, 0.3, 0.6, 0.9], []
+    for name, p in zip(names, base, strict=True):
+        letter, kind, year, number = re.match(r"(.)_(.+)-(\d+)-(\d+)", name).groups()
+        facts = [name[2:], f"{year}-{number}", 100, "benign" if letter == "B" else "malignant"]
+        for k in (1, 2):
+            rows.append([f"SOB_{name}-100-{k:03d}", *facts, kind, p + 0.05 * (k - 1)])
+    columns = ["image_id", "slide", "accession", "magnification", "tumor_class", "tumor_type"]
+    frame = pd.DataFrame(rows, columns=[*columns, "p_malignant"])
+    fold = np.where(frame["accession"].isin(["14-2", "14-4"]), 2, 1)
+    return frame.assign(task="malignancy", protocol="accession", fold=fold, seed=0, model="m")
+
+
+def by_chance(seed):
+    """Predictions of two tasks on 60 patients: two seeds, official folds that overlap."""
+    rng, listed = np.random.default_rng(seed), read(ROOT / "data/slides.csv")
+    slides = listed[["slide", "accession", "tumor_class", "tumor_type"]].sample(60, random_state=0)
+    index = slides.loc[slides.index.repeat(rng.integers(1, 5, size=60))].reset_index(drop=True)
+    index["image_id"] = [f"SOB_X_{s}-40-{i:03d}" for i, s in enumerate(index["slide"])]
+    index["magnification"] = rng.choice([40, 200], size=len(index))
+    parts = []
+    for protocol, folds in (("accession", [1]), ("official", [1, 2, 3])):
+        for one, fold in [(s, k) for s in (0, 1) for k in folds]:
+            some = index if protocol == "accession" else index.sample(frac=0.5, random_state=fold)
+            own = some["tumor_type"].to_numpy()[:, None] == np.array(TYPES)
+            p = rng.dirichlet(np.full(8, 0.4), size=len(some)) + 0.4 * own
+            p = pd.DataFrame(p / p.sum(axis=1, keepdims=True), columns=[f"p_{t}" for t in TYPES])
+            told = some.reset_index(drop=True).join(p)
+            told["p_malignant"] = p.iloc[:, 4:].sum(axis=1)
+            told = told.assign(protocol=protocol, seed=one, fold=fold, model="m")
+            parts += [told.assign(task=task) for task in ("malignancy", "tumor_type")]
+    return pd.concat([*parts, parts[0].assign(model="single run")], ignore_index=True)
 
 
 @pytest.fixture
 def small(tmp_path):
-    """A run of four accessions, made by hand: two folds by accession, scores with ties."""
-    names = ["B_F-14-1A", "B_F-14-1B", "B_TA-14-2", "M_DC-14-3", "M_LC-14-4"]
-    rows = []
-    for place, name in enumerate(names):
-        for k in (1, 2):
-            letter, kind, year, number = re.match(r"(.)_(.+)-(\d+)-(\d+)", name).groups()
-            slide = name[2:]
-            tumor_class = "benign" if letter == "B" else "malignant"
-            p = [0.1, 0.6, 0.3, 0.6, 0.9][place] + 0.05 * (k - 1)
-            rows.append(
-                (f"SOB_{name}-100-{k:03d}", slide, f"{year}-{number}", 100, tumor_class, kind, p)
-            )
-    columns = ["image_id", "slide", "accession", "magnification", "tumor_class", "tumor_type"]
-    frame = pd.DataFrame(rows, columns=[*columns, "p_malignant"])
-    frame = frame.assign(task="malignancy", protocol="accession", fold=1, seed=0, model="m")
-    frame.loc[frame["accession"].isin(["14-2", "14-4"]), "fold"] = 2
+    """Two notebooks' predictions, and their metrics as the project computes them."""
+    from helpers import scores
+
     (tmp_path / "predictions").mkdir()
-    frame.to_parquet(tmp_path / "predictions/nb.parquet")
-    metric = {"model": "m", "task": "malignancy", "protocol": "accession"}
-    values = {"accuracy": 8 / 10, "auc": 22 / 24, "brier": 0.13225, "ece": 0.155}
-    values |= {"sensitivity": 1.0, "specificity": 4 / 6, "balanced_accuracy": 5 / 6}
-    slides = {"accuracy": 4 / 5, "auc": 5.5 / 6, "brier": 0.131625, "ece": 0.155}
-    slides |= {"sensitivity": 1.0, "specificity": 2 / 3, "balanced_accuracy": 5 / 6}
-    slides |= {"recognition_rate": 4 / 5}
-    patients = {"accuracy": 1.0, "auc": 1.0, "brier": 0.098125, "ece": 0.2875}
-    patients |= {"sensitivity": 1.0, "specificity": 1.0, "balanced_accuracy": 1.0}
-    patients |= {"recognition_rate": 3.5 / 4}
-    table = pd.DataFrame(
-        [
-            {"notebook": "nb", **metric, "magnification": x, "level": level, "metric": m}
-            | {"value": v, "n_images": 10}
-            for level, named in (("image", values), ("slide", slides), ("accession", patients))
-            for m, v in named.items()
-            for x in ("100", "all")
-        ]
-    )
-    table.assign(leaky="").to_csv(tmp_path / "metrics.csv", index=False)
+    tables = []
+    for name, frame in {"nb": by_hand(), "other": by_chance(0)}.items():
+        frame.to_parquet(tmp_path / f"predictions/{name}.parquet")
+        tables.append(scores.evaluate(frame, n_boot=100).assign(notebook=name))
+    pd.concat(tables).to_csv(tmp_path / "metrics.csv", index=False)
     return tmp_path
 
 
-def test_hand_worked_metrics_pass_and_a_wrong_one_is_noticed(small):
-    assert check_metrics(small) == 46
+def test_metrics_of_the_project_are_recomputed_and_a_wrong_one_is_noticed(small):
+    assert check_metrics(small) > 300
     table = read(small / "metrics.csv")
+    mine = table[table["notebook"].eq("nb") & table["magnification"].eq("all")]
+    found = mine.set_index(["level", "metric"])["value"].astype(float)
+    for level, values in HAND.items():
+        for metric, value in values.items():
+            assert found[level, metric] == pytest.approx(value), (level, metric)
     table.loc[table["metric"] == "accuracy", "value"] = 0.81
     table.to_csv(small / "metrics.csv", index=False)
     with pytest.raises(AssertionError, match="accuracy"):
+        check_metrics(small)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [("ci_low", "1.1", "width"), ("ci_high", "0.001", "outside|width"), ("ci_low", "-9", "Wilson")],
+)
+def test_wrong_intervals_are_noticed(small, column, value, said):
+    table = read(small / "metrics.csv")
+    rows = table["model"].eq("single run") & table["metric"].eq("sensitivity")
+    table.loc[rows & table["level"].eq("accession"), column] = value
+    table.to_csv(small / "metrics.csv", index=False)
+    with pytest.raises(AssertionError, match=said):
         check_metrics(small)
 
 
@@ -269,8 +341,10 @@ def test_scores_that_vanish_are_noticed(small, lost, said):
 
 def test_scores_without_predictions_are_noticed(small):
     table = read(small / "metrics.csv")
-    pd.concat([table, table.assign(model="other")]).to_csv(small / "metrics.csv", index=False)
-    with pytest.raises(AssertionError, match="scores without predictions.*other"):
+    pd.concat([table, table.head(1).assign(model="else")]).to_csv(
+        small / "metrics.csv", index=False
+    )
+    with pytest.raises(AssertionError, match="scores without predictions.*else"):
         check_metrics(small)
 
 
