@@ -45,7 +45,7 @@ def spread(name, value, defaults, chosen, parse=lambda text: text):
         hint = (
             "the runner sets it: choose the folder with --run" if name == "RESULTS" else "unknown"
         )
-        raise ValueError(f"parameter {name}: {hint}; the parameters are {', '.join(known)}")
+        raise ValueError(f"{name}: {hint}; {', '.join(defaults)} have {', '.join(known)}")
     for notebook, values in defaults.items():
         if name in values:
             given = value if isinstance(values[name], str) else parse(value)
@@ -84,7 +84,10 @@ def make_plan(args, root):
     if args.data is not None:
         spread("DATA", str(Path(args.data).expanduser().resolve()), defaults, chosen)
     for name, _, value in (pair.partition("=") for pair in args.given):
-        spread(name, value, defaults, chosen, yaml.safe_load)
+        try:
+            spread(name, value, defaults, chosen, yaml.safe_load)
+        except yaml.YAMLError as error:
+            raise ValueError(f"-p {name}={value}: {error}") from None
     values = {name: {**defaults[name], **chosen[name]} for name in paths}
     data = [given["DATA"] for given in values.values() if "DATA" in given]
     images = audit.source(data[0]) if data else None

@@ -19,7 +19,7 @@ FIGURE = "02_patient_split"  # whose key figure README.md shows
 
 
 def commit(name):
-    """Put pages, numbers and key figure of a run into reports/<name>, without pictures of tissue."""
+    """Put pages, numbers and key figure of a run into reports/<name>, without tissue."""
     run, to = REPORTS / "runs" / name, REPORTS / name
     record = load(run / "run.json")
     if (record["data"]["kind"] == "phantom") != (name == "demo"):

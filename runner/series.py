@@ -7,19 +7,21 @@ the report's place, by renaming: a failure leaves the earlier report as it was.
 
 import argparse
 import errno
+import os
 import shutil
 import sys
 import time
 from datetime import UTC, datetime
 
 from filelock import FileLock, Timeout
-from yaml import YAMLError
 
 from helpers.results import ROOT, write_json
 from runner import audit, provenance, publish
 from runner.audit import load
 from runner.execute import NotebookFailed, execute
 from runner.plan import HIDDEN, make_plan
+
+CHANGED = "the images changed while the run went on: run again once they are at rest"
 
 
 def arguments(argv):
@@ -52,11 +54,13 @@ def main(argv=None, root=ROOT):
     except KeyboardInterrupt:
         print("error: stopped; the same command carries on where this one stopped", file=sys.stderr)
         return 130
-    except (NotebookFailed, OSError, ValueError, YAMLError) as error:
-        hints = {errno.ENOSPC: "; the disk is full: free some space, then run again"}
+    except (NotebookFailed, OSError, ValueError) as error:
+        said, full = str(error)[:4000], os.strerror(errno.ENOSPC)
         if isinstance(error, Timeout):
-            error = f"run {final.name!r} is already going: wait for it, or name another (--run)"
-        print(f"error: {error}{hints.get(getattr(error, 'errno', None), '')}", file=sys.stderr)
+            said = f"run {final.name!r} is already going: wait for it, or name another (--run)"
+        elif full in said:
+            said = f"the disk is full: free some space, then run again ({said})"
+        print(f"error: {said}", file=sys.stderr)
         return 1
     print(f"report: {final / 'index.html'} ({time.monotonic() - start:.0f} s)")
     return 0
@@ -133,8 +137,8 @@ def run_notebooks(plan, folder, record):
         print(f"  {name}: done in {done[name]['seconds']:.0f} s", flush=True)
         images = done[name]["key"].get("images", images)
     audit.check_tables(results)
-    if images and audit.fingerprint(results, plan["images"]) != images:
-        raise ValueError("images changed while the run went on: run again once they are at rest")
+    if audit.fingerprint(results, plan["images"]) != images:
+        raise NotebookFailed(CHANGED)
     for name in done:
         done[name]["stale"] = why_run(name, plan, folder, done, images)
     if (metrics := results / "metrics.csv").exists():  # rows of notebooks that are forgotten go
@@ -177,6 +181,8 @@ def run_one(name, plan, folder, record):
         raise NotebookFailed(f"{name} ended without its result: its last cell calls save_summary")
     if "images" in key:
         key["images"] = audit.fingerprint(results, plan["images"])
+        if not key["images"]:
+            raise NotebookFailed(CHANGED)
     return {
         "key": key, "parameters": {p: v for p, v in parameters.items() if p not in HIDDEN},
         "results": provenance.result_hashes(results, name, written),

@@ -3,22 +3,20 @@
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
-from helpers.runner.series import main
+from runner.series import main
 
 ROOT = Path(__file__).parents[1]
 
 
 def run_series(reports, *argv):
     """The command on the whole series, on the phantom whatever this machine has; exit status."""
-    kept = os.environ.pop("BREAKHIS_DIR", None)
-    try:
+    with mock.patch.dict(os.environ):
+        os.environ.pop("BREAKHIS_DIR", None)
         return main(["--profile", "smoke", "--reports", str(reports), "--run", "smoke", *argv])
-    finally:
-        if kept is not None:
-            os.environ["BREAKHIS_DIR"] = kept
 
 
 @pytest.fixture(scope="session")

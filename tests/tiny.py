@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 import pandas as pd
@@ -13,7 +14,13 @@ from runner import provenance
 from runner.series import main
 
 ROOT = Path(__file__).parents[1]
-HERE = {"commit": "f" * 7, "backend": "JAX 9.9", "keras": "8.8", "device": "GPU X1", "idle": "Idle."}
+HERE = {
+    "commit": "f" * 7,
+    "backend": "JAX 9.9",
+    "keras": "8.8",
+    "device": "GPU X1",
+    "idle": "Idle.",
+}
 PARAMETERS = 'RESULTS = "reports/runs/demo/results"\nSEED = 0\nMAGNIFICATIONS = [40, 100]  # X'
 LAST = """import json
 from pathlib import Path
@@ -70,7 +77,9 @@ def project(root):
 def index_images(root, folder):
     """Write what 01 hands over of the images of `folder` to `root`/planted."""
     files = sorted(folder.glob("*.png"))
-    rows = [data.parse_name(f.stem) | {"path": f.name, "width_px": 700, "height_px": 460} for f in files]
+    rows = [
+        data.parse_name(f.stem) | {"path": f.name, "width_px": 700, "height_px": 460} for f in files
+    ]
     index = pd.DataFrame(rows).assign(pixel_sha256=[f.stem for f in files], duplicate_of="")
     facts = Path(root, "planted"), "01_first", folder, index, "sample", "Two images"
     run = data.Run(*facts, data.fingerprint(index))
@@ -93,8 +102,8 @@ def with_data(root, folder):
 
 def run(root, *argv):
     """Run the command on the series under `root`; the exit status. Keras is not asked: see HERE."""
-    provenance.where = lambda root: dict(HERE)
-    return main(list(argv), root=root)
+    with mock.patch.object(provenance, "where", return_value=HERE):
+        return main(list(argv), root=root)
 
 
 def copy(source, target):
