@@ -107,7 +107,7 @@ def read_table(run, name: str):
         )
     content, found = _load(results, name)
     if name != "data.json" or hasattr(run, "images"):
-        right = getattr(run, "images", None) or read_json(results, "data.json")["images"]
+        right = getattr(run, "images", None) or read_json(results, "data.json").get("images")
         if stale := [notebook for images, notebook in found.items() if images != right]:
             raise ValueError(f"{name} was computed on other images: run {stale[0]} again.")
     return content

@@ -157,6 +157,15 @@ def test_a_file_without_a_fingerprint_is_not_read(run):
             results.read_table(run, name)
 
 
+def test_a_results_folder_of_an_older_version_is_not_read(tmp_path):
+    (tmp_path / "data.json").write_text('{"fingerprint": "0123456789ab"}')
+    (tmp_path / "index.csv").write_text("image_id\nx\n")
+    with pytest.raises(ValueError, match="run 01_eda again"):
+        results.read_table(tmp_path, "index.csv")
+    with pytest.raises(ValueError, match="run 01_eda again"):
+        data.open_run(tmp_path, "02_patient_split")
+
+
 def test_metrics_of_other_images_give_way_and_are_never_read(tmp_path):
     results.save_metrics(a_run(tmp_path, "04_b", "ffffffffffff"), metric_rows(0.5))
     results.write_json({"images": "0123456789ab"}, tmp_path / "data.json")
