@@ -126,10 +126,12 @@ def show(
 def table(frame: pd.DataFrame, caption: str, *, digits: int = 2, badge: str | None = None) -> None:
     """Display ``frame`` as an HTML table with a caption that names the data, without its index.
 
-    Numbers have ``digits`` decimals, missing values show as a dash, heads are spelled as words.
+    Numbers have ``digits`` decimals, missing values show as a dash, heads are spelled as words, and
+    addresses are links.
     """
     words = frame.rename(columns=spell).rename_axis(columns=None)
-    body = words.to_html(index=False, border=0, na_rep="–", float_format=f"{{:z.{digits}f}}".format)
+    how = {"index": False, "border": 0, "na_rep": "–", "render_links": True}
+    body = words.to_html(float_format=f"{{:z.{digits}f}}".format, **how)
     head = f"<caption>{html.escape(_with_badge(caption, badge))}</caption>"
     body = body.replace("<thead>", head + "<thead>", 1)
     display(HTML(f'<div class="table-scroll">{body}</div>'))

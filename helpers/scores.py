@@ -501,10 +501,10 @@ def as_text(row, digits=2):
     """
     if row is None:
         return "undefined"
-    text = f"{row['value']:.{digits}f}"
+    text = f"{row['value']:z.{digits}f}"
     if np.isnan(row["ci_low"]):
         return text
-    return f"{text} ({row['ci_low']:.{digits}f} to {row['ci_high']:.{digits}f})"
+    return f"{text} ({row['ci_low']:z.{digits}f} to {row['ci_high']:z.{digits}f})"
 
 
 def find(metrics, **where):
