@@ -3,7 +3,8 @@
 Ask for the whole index and choose rows afterwards: the cache is keyed by all the rows given.
 """
 
-from functools import cache
+import zlib
+from functools import cache, partial
 
 import keras
 import numpy as np
@@ -11,8 +12,17 @@ from tqdm import tqdm
 
 from helpers import backbones
 from helpers.images import cached, images_key, load_images
+from helpers.stain import shift_stain
 
 BATCH = 32  # images; one shape only, so that the graph is compiled once
+
+
+def _jittered(images, number):
+    draws = [np.random.default_rng([number, zlib.crc32(np.ascontiguousarray(i))]) for i in images]
+    gain, offset = np.stack([draw.uniform(-JITTER, JITTER, (2, 3)) for draw in draws], axis=1)
+    return keras.ops.convert_to_numpy(shift_stain(images, gain, offset))
+
+
 # Exact views of images (n, height, width, channels). The last four exchange height and width.
 VIEWS = {
     "identity": lambda images: images,
@@ -25,6 +35,10 @@ VIEWS = {
     "anti_transpose": lambda images: images[:, ::-1, ::-1].swapaxes(1, 2),
 }
 SHAPE_KEEPING = tuple(VIEWS)[:4]
+# Copies with the stain changed at random (Tellez et al. 2018), the same for an image and number.
+JITTERED = tuple(f"jittered_{number}" for number in range(4))
+JITTER = 0.1  # strength of that change, as in stain.StainJitter
+VIEWS |= {name: partial(_jittered, number=number) for number, name in enumerate(JITTERED)}
 
 
 def see(images, view):
@@ -68,11 +82,13 @@ def lower_maps(folder, index, size, backbone, weights, share, views=("identity",
 
     float16 (n, h, w, c), memory-mapped. The lower blocks run once an image and view; the upper ones
     can then be trained for many epochs and folds at a fraction of the cost ("bottleneck features").
-    Arguments and key as in `frozen_features`, share as in `cut`. ValueError for a view that would
-    change the images' shape.
+    Arguments and key as in `frozen_features`, share as in `cut`; of a share of 1 these
+    are the images. ValueError for a view that would change their shape.
     """
-    if size[0] != size[1] and (turned := set(_known(views)) - set(SHAPE_KEEPING)):
+    if size[0] != size[1] and (turned := set(_known(views)) - {*SHAPE_KEEPING, *JITTERED}):
         raise ValueError(f"views {sorted(turned)} need square images; size is {list(size)}")
+    if share == 1:
+        return [_pictures(folder, index, size, view) for view in _known(views)]
     network = backbones.build_backbone(backbone, size, weights)
     lower, _ = backbones.cut(network, share)
     key = [backbone, backbones.weights_key(backbone, weights, lambda: network)]
@@ -86,6 +102,17 @@ def lower_maps(folder, index, size, backbone, weights, share, views=("identity",
         return cached("maps", parts, shape, np.float16, fill)
 
     return [maps(view) for view in _known(views)]
+
+
+def _pictures(folder, index, size, view):
+    images = load_images(folder, index, size)
+    if view not in JITTERED:
+        return see(images, view)  # no copy
+
+    def fill(array):
+        _fill(array, np.rint, images, view)
+
+    return cached("seen", _key(index, size, view), images.shape, np.uint8, fill)
 
 
 def _known(views):
