@@ -1,5 +1,4 @@
-"""Speed of the data path: the cache against bare decoding, and an epoch from the cache against
-memory and against opening PNG files.
+"""Speed of the data path: the cache against bare decoding, and `fit` on the cache against memory.
 
 ``make bench``, or ``python -m bench.bench_data [DIR]``. The images are those of DIR, else of
 BREAKHIS_DIR or data/BreaKHis_v1, else of a phantom of 700x460 px, which takes minutes to draw.
@@ -11,30 +10,59 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
+import keras
 import numpy as np
 import pandas as pd
+from keras import layers
 from PIL import Image
 
-from helpers import cache
-from helpers.data import build_index, find_data
-from helpers.data.images import n_workers, parallel
-from helpers.phantom import make_phantom, phantom_folder
+from helpers import data, images
+from helpers.backbones import feed
+from helpers.results import ROOT
+from phantom import make_phantom
 
 SIZE = [230, 350]  # px, height and width
 BATCH = 32
 
 
-def alternate(jobs: dict[str, Callable[[], int]], repeats: int) -> dict[str, float]:
-    """Run the jobs in turn, ``repeats`` times; return the median rate of each, items per second.
+class Batches(keras.utils.PyDataset):
+    """Batches of (images, labels) at `rows`, read from a memory map, as the notebooks do it.
+
+    With a seed they are shuffled anew each epoch and, where `flip`, images mirrored at random.
+    """
+
+    def __init__(self, images, y, rows, seed=None, flip=False):
+        super().__init__()
+        self.images, self.y, self.rows = images, y, np.array(rows)
+        self.rng = None if seed is None else np.random.default_rng(seed)
+        self.flip = flip
+
+    def __len__(self):
+        return -(-len(self.rows) // BATCH)
+
+    def __getitem__(self, number):
+        part = np.sort(self.rows[number * BATCH :][:BATCH])
+        batch = self.images[part]
+        for axis in (1, 2) if self.flip else ():
+            mirrored = self.rng.random(len(batch)) < 0.5
+            batch[mirrored] = np.flip(batch[mirrored], axis)
+        return batch, self.y[part]
+
+    def on_epoch_begin(self):
+        if self.rng:
+            self.rng.shuffle(self.rows)
+
+
+def alternate(jobs, repeats):
+    """Run the jobs in turn, `repeats` times: {name: median rate, items per second}.
 
     A job does its work and returns how many items that was. Taking turns lets a machine that is
     busy with other things slow all jobs alike.
     """
-    seconds = {name: [] for name in jobs}
-    counts = {}
+    seconds, counts = {name: [] for name in jobs}, {}
     for _ in range(repeats):
         for name, job in jobs.items():
             start = time.perf_counter()
@@ -43,130 +71,84 @@ def alternate(jobs: dict[str, Callable[[], int]], repeats: int) -> dict[str, flo
     return {name: counts[name] / statistics.median(taken) for name, taken in seconds.items()}
 
 
-def decode(files: list[Path]) -> int:
-    """Decode the files with all cores, and throw the pixels away."""
-    parallel(lambda file: Image.open(file).load(), files, "Decoding")
-    return len(files)
-
-
-def build(folder: Path, index: pd.DataFrame) -> int:
-    """Build the cache anew, in a folder of its own."""
-    with tempfile.TemporaryDirectory() as place:
-        before = os.environ.get("BREAKHIS_CACHE")
-        os.environ["BREAKHIS_CACHE"] = place
-        try:
-            cache.load_images(folder, index, SIZE)
-        finally:
-            os.environ.pop("BREAKHIS_CACHE")
-            if before is not None:
-                os.environ["BREAKHIS_CACHE"] = before
-    return len(index)
-
-
-def cache_table(folder: Path, index: pd.DataFrame, repeats: int = 5) -> pd.DataFrame:
-    """Return the rates of bare decoding and of building the cache, images per second."""
-    files = [folder / path for path in index["path"]]
-    decode(files)  # the files are in memory from here on
-    jobs = {
-        "bare decoding, all cores": lambda: decode(files),
-        "building the cache, 350x230 px": lambda: build(folder, index),
-    }
-    return ratios(alternate(jobs, repeats), "bare decoding, all cores")
-
-
-def ratios(rates: dict[str, float], reference: str) -> pd.DataFrame:
-    """Return a table of rates and their ratio to that of ``reference``."""
-    rows = [(name, rate, rate / rates[reference]) for name, rate in rates.items()]
+def ratios(rates):
+    """Table of rates and their ratio to the first."""
+    first = next(iter(rates.values()))
+    rows = [(name, rate, rate / first) for name, rate in rates.items()]
     return pd.DataFrame(rows, columns=["what", "images/s", "ratio"])
 
 
-def small_model():
-    """Return a network so small that an epoch is bound by its data."""
-    import keras
-
-    model = keras.Sequential([
-        keras.layers.Input((*SIZE, 3)),
-        keras.layers.Rescaling(1 / 255),
-        keras.layers.Conv2D(8, 7, strides=4, activation="relu"),
-        keras.layers.GlobalAveragePooling2D(),
-        keras.layers.Dense(1, activation="sigmoid"),
-    ])  # fmt: skip
-    model.compile("adam", "binary_crossentropy")
-    return model
-
-
-def png_dataset(files: list[Path], labels: np.ndarray):
-    """Return the plain way: a PyDataset that opens the PNG files of each batch."""
-    import keras
-
-    class Plain(keras.utils.PyDataset):
-        def __len__(self):
-            return -(-len(files) // BATCH)
-
-        def __getitem__(self, number):
-            rows = slice(number * BATCH, (number + 1) * BATCH)
-            images = [Image.open(f).resize(SIZE[::-1], Image.Resampling.BOX) for f in files[rows]]
-            return np.stack([np.asarray(image) for image in images]), labels[rows]
-
-    return Plain(workers=n_workers(), max_queue_size=8)
-
-
-def directory_dataset(files: list[Path], labels: np.ndarray, place: Path):
-    """Return ``keras.utils.image_dataset_from_directory`` on links to the files."""
-    import keras
-
-    for file, label in zip(files, labels, strict=True):
-        (place / str(label)).mkdir(exist_ok=True)
-        (place / str(label) / file.name).symlink_to(file)
-    options = {"label_mode": "binary", "batch_size": BATCH, "seed": 0, "verbose": False}
-    return keras.utils.image_dataset_from_directory(place, image_size=tuple(SIZE), **options)
-
-
-def epoch_table(folder: Path, index: pd.DataFrame, repeats: int = 3) -> pd.DataFrame:
-    """Return the rates of an epoch of one small model on four sources of the same images."""
-    from helpers.training.loop import feed
-
+def cache_table(folder, index, repeats):
+    """Rates of bare decoding on all cores and of building the cache in a folder of its own."""
     files = [folder / path for path in index["path"]]
-    labels = (index["tumor_class"] == "malignant").to_numpy(int)
-    mapped = cache.load_images(folder, index, SIZE)
-    memory, model = np.array(mapped), small_model()
-    steps, rows = -(-len(index) // BATCH), np.arange(len(index))
-    weights = np.ones(len(index), "float32")
 
-    def fit(source, **options) -> int:
-        model.fit(source, epochs=1, verbose=0, **options)
+    def decode():
+        images.thread_map(lambda file: Image.open(file).load(), files, "Decoding")
+        return len(files)
+
+    def build():
+        with (
+            tempfile.TemporaryDirectory() as place,
+            mock.patch.dict(os.environ, BREAKHIS_CACHE=place),
+        ):
+            images.load_images(folder, index, SIZE)
         return len(index)
 
-    def ours(images) -> int:
-        source = feed(images, rows, labels[:, None], weights, BATCH, "shuffle", 0, 0)
-        return fit(source, steps_per_epoch=steps)
+    decode()  # the files are in memory from here on
+    jobs = {"bare decoding, all cores": decode, "building the cache, 350x230 px": build}
+    return ratios(alternate(jobs, repeats))
+
+
+def epoch_table(folder, index, repeats):
+    """Rates of an epoch of one small model on several sources of the same images."""
+    mapped = images.load_images(folder, index, SIZE)
+    memory, rows = np.array(mapped), np.arange(len(index))
+    y = index["tumor_class"].eq("malignant").to_numpy("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((*SIZE, 3)),
+            layers.Rescaling(1 / 255),
+            layers.Conv2D(8, 7, strides=4, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile("adam", "binary_crossentropy", jit_compile=False)
+
+    def fit(*source, **options):
+        model.fit(*source, epochs=1, shuffle=False, verbose=0, **options)
+        return len(index)
 
     with tempfile.TemporaryDirectory() as place:
-        directory = directory_dataset(files, labels, Path(place))
+        for path, label in zip(index["path"], index["tumor_class"], strict=True):
+            Path(place, label).mkdir(exist_ok=True)
+            Path(place, label, Path(path).name).symlink_to(folder / path)
+        settings = {"label_mode": "binary", "batch_size": BATCH, "seed": 0, "verbose": False}
+        directory = keras.utils.image_dataset_from_directory(place, image_size=SIZE, **settings)
         jobs = {
-            "array in memory": lambda: fit(memory, y=labels, batch_size=BATCH),
-            "cache": lambda: ours(mapped),
-            "the cache's feed on an array in memory": lambda: ours(memory),
+            "array in memory": lambda: fit(memory, y, batch_size=BATCH),
+            "batches from the cache": lambda: fit(feed(Batches(mapped, y, rows, seed=0))),
+            "batches from an array in memory": lambda: fit(feed(Batches(memory, y, rows, seed=0))),
             "image_dataset_from_directory": lambda: fit(directory),
-            "PyDataset that opens PNGs": lambda: fit(png_dataset(files, labels)),
         }
-        ours(memory)  # compiles
-        return ratios(alternate(jobs, repeats), "array in memory")
+        for job in jobs.values():
+            job()  # compiles
+        return ratios(alternate(jobs, repeats))
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments=None):
     """Print both tables."""
     parser = argparse.ArgumentParser("python -m bench.bench_data", description=main.__doc__)
     parser.add_argument("folder", nargs="?", default="", help="folder of images")
     parser.add_argument("--images", type=int, default=400, help="how many are used at most")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
-    made = {"images_per_slide": 1, "size": (460, 700)}
-    folder = find_data(options.folder, lambda: make_phantom(phantom_folder(**made), **made))
-    index, _ = build_index(folder)
+    place = ROOT / "data" / "bench_700x460"
+    folder = data.find_data(options.folder, lambda: make_phantom(place, 1, (460, 700)))
+    index, _ = data.build_index(folder)
     chosen = np.unique(np.linspace(0, len(index) - 1, options.images).astype(int))
     index = index.iloc[chosen].reset_index(drop=True)
-    print(f"\n{len(index)} images of {folder.name}, {n_workers()} cores\n")
+    print(f"\n{len(index)} images of {folder.name}, {os.cpu_count()} cores\n")
     for title, measure in (("Decoding", cache_table), ("An epoch", epoch_table)):
         table = measure(folder, index, options.repeats)
         print(f"{title}\n{table.to_string(index=False, float_format='{:.2f}'.format)}\n")
