@@ -30,9 +30,9 @@ run: env
 	$(VENV)/python -m runner --profile "$(PROFILE)" \
 	  $(if $(RUN),--run "$(RUN)") $(if $(DATA),--data "$(DATA)") $(if $(NOTEBOOKS),--notebooks "$(NOTEBOOKS)") $(ARGS)
 
-# The database, about 4 GB: downloaded, verified, installed. SOURCE: another address, or an archive.
+# The database, about 4 GB: downloaded, verified, installed.
 data: env
-	$(VENV)/python -m runner.fetch $(if $(SOURCE),"$(SOURCE)") $(ARGS)
+	$(VENV)/python -m runner.fetch $(ARGS)
 
 # Is a folder the database? Compared file by file.
 verify: env
@@ -42,10 +42,21 @@ clean-cache: env
 	$(VENV)/python -m helpers.images
 
 # What is committed under reports/, and what README.md shows of it; no other command writes there.
+# The demo is the phantom's; with DATA, real images without their pictures.
+commit = rm -rf reports/$(1) && mkdir -p reports/$(1)/results && \
+  cp reports/runs/$(1)/*.html reports/runs/$(1)/run.json reports/$(1) && \
+  cp reports/runs/$(1)/results/metrics.csv reports/$(1)/results
 reports: env
 	BREAKHIS_DIR= $(VENV)/python -m runner --run demo
-	$(if $(DATA),$(VENV)/python -m runner --run sample --profile sample --data "$(DATA)")
-	$(VENV)/python -m runner.readme demo $(if $(DATA),sample)
+	@grep -q '"kind": "phantom"' reports/runs/demo/run.json || \
+	  { echo "the demo must show the phantom: move data/BreaKHis_v1 away first"; exit 1; }
+	$(call commit,demo)
+ifneq ($(DATA),)
+	$(VENV)/python -m runner --run sample --profile sample --data "$(DATA)" --no-tissue
+	$(call commit,sample)
+	cp reports/sample/results/metrics.csv reports/sample-metrics.csv
+endif
+	$(VENV)/python -m runner.readme
 
 test: env
 	$(VENV)/python -m pytest $(ARGS)

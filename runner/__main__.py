@@ -1,8 +1,6 @@
 """`python -m runner`."""
 
-import sys
-
 if __name__ == "__main__":  # the process of a notebook imports this file too
     from runner.series import main
 
-    sys.exit(main())
+    raise SystemExit(main())

@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 
 from helpers import data
 from helpers.images import list_images
-from helpers.results import read_table, resolve
+from helpers.results import ROOT, read_table, resolve
 from helpers.splits import check_disjoint
 
 ROLES = {"predictions": ["test"], "validation": ["train", "val"]}
@@ -19,10 +19,9 @@ def load(path):
 
 def source(path):
     """The folder that notebook 01 would choose for its parameter DATA; None: the phantom."""
-    phantom = []
     with redirect_stdout(io.StringIO()):
-        folder = data.find_data(path, lambda: phantom.append("made") or resolve("data"))
-    return None if phantom else folder
+        folder = data.find_data(path, lambda: ROOT)
+    return None if folder == ROOT else folder
 
 
 def name_images(folder):
@@ -37,10 +36,7 @@ def name_images(folder):
 
 
 def fingerprint(results, folder):
-    """Fingerprint of the images that 01 found; None before 01, "" where they have changed.
-
-    folder: what `source` gives now; another choice than 01's is a change.
-    """
+    """Fingerprint of the images of a run; None before 01, "" where now `source` is other images."""
     if not (found := load(results / "data.json")):
         return None
     same = resolve(found["folder"]) == folder if folder else found["kind"] == "phantom"
@@ -63,7 +59,7 @@ def check_tables(results):
         table = read_table(results, f"{name}.parquet")[["image_id", "protocol", "fold"]]
         table = table.astype({"fold": int}).merge(splits, "left").fillna({"role": "none"})
         wrong = table[~table["role"].isin(roles)]
-        for row in wrong.head(1).itertuples():
-            first = f"{row.image_id} ({row.protocol}, fold {row.fold}, role {row.role})"
-            wanted = " or ".join(roles)
-            raise ValueError(f"{name}: {len(wrong)} rows not on {wanted} images, the first {first}")
+        if len(wrong):
+            row, wanted = wrong.iloc[0], " or ".join(roles)
+            first = f"{row['image_id']} ({row['protocol']}, fold {row['fold']}, role {row['role']})"
+            raise ValueError(f"{name}: {len(wrong)} rows not on {wanted} images, as {first}")

@@ -1,18 +1,15 @@
-"""One notebook in one process: papermill in a child, and the parent that watches it.
-
-The child ends when its parent dies, even by SIGKILL, and the kernel with the child (ipykernel's
-parent poller in both); nbclient stops the kernel when a cell fails or takes too long.
+"""One notebook in a process of its own. It ends when the runner dies, even by SIGKILL, and so does
+the kernel (ipykernel's parent poller in both); nbclient stops a kernel that fails or hangs.
 """
 
 import logging
 import multiprocessing
 import os
+import signal
 import sys
-from contextlib import suppress
 
 import nbformat
 import papermill
-import psutil
 from ipykernel.parentpoller import ParentPollerUnix
 
 CAUSES = {
@@ -21,16 +18,8 @@ CAUSES = {
 }
 
 
-class NotebookFailed(Exception):
-    """A notebook that did not run to its end: the message says where, why, and the last lines."""
-
-
 def execute(log, timeout, **request):
-    """Run papermill on `request` in a process of its own; NotebookFailed or OSError if it fails.
-
-    log: path of the text log; timeout: seconds a cell may take, or None. Whatever happens, no
-    process of the notebook is left at the end.
-    """
+    """Run papermill on `request` in a process of its own; RuntimeError or OSError if it fails."""
     spawn = multiprocessing.get_context("spawn")
     messages, theirs = spawn.Pipe(duplex=False)
     child = spawn.Process(target=_child, args=(theirs, log, timeout, request))
@@ -45,15 +34,13 @@ def execute(log, timeout, **request):
             if sys.stdout.isatty():
                 print(f"\r{f'  {place}':<79.79}\r", end="", flush=True)
     except EOFError:
-        raise NotebookFailed(f"{place}: its process was killed (out of memory?)") from None
+        raise RuntimeError(f"{place}: its process was killed (out of memory?)") from None
     finally:
-        family = psutil.Process(child.pid).children(recursive=True) if child.is_alive() else []
+        if child.is_alive():
+            os.kill(child.pid, signal.SIGINT)  # nbclient ends the kernel
+            child.join(20)
         child.kill()
-        for process in family:
-            with suppress(psutil.Error):
-                process.kill()
         child.join()
-        psutil.wait_procs(family, timeout=5)
 
 
 def _child(messages, log, timeout, request):
@@ -61,8 +48,7 @@ def _child(messages, log, timeout, request):
     if hasattr(os, "setsid"):
         os.setsid()  # ^C reaches the parent alone, which then ends the child
         ParentPollerUnix(os.getppid()).start()
-    os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONUNBUFFERED": "1"}
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     with open(log, "w", encoding="utf-8") as file:
         for stream in (1, 2):  # the kernel writes there too
             os.dup2(file.fileno(), stream)
@@ -86,4 +72,4 @@ def _child(messages, log, timeout, request):
             tail = str(error).strip().splitlines()[-12:]
             why = "\n    ".join([f"{error.ename}: {error.evalue}", *tail])
         plain = isinstance(error, OSError) and name not in CAUSES  # a full disk, for example
-        messages.send(error if plain else NotebookFailed(f"{places[-1]}: {why}"))
+        messages.send(error if plain else RuntimeError(f"{places[-1]}: {why}"))

@@ -1,13 +1,11 @@
-"""Fetch the database: find the archive, unpack, verify, and only then put it into place.
+"""`python -m runner.fetch` (`make data`): get the database, verify it, only then put it into place.
 
-`make data`, or `python -m runner.fetch --url URL --to DIR`, where URL may be a file here. An
-interrupted download goes on where it stopped. What was not downloaded here is never deleted.
+An interrupted download goes on where it stopped. What was not downloaded here is never deleted.
 """
 
 import argparse
 import errno
 import gzip
-import os
 import shutil
 import sys
 import tarfile
@@ -29,12 +27,11 @@ from helpers.results import ROOT
 URL = "http://www.inf.ufpr.br/vri/databases/BreaKHis_v1.tar.gz"
 NAME = "BreaKHis_v1"
 RESERVE = 200e6  # bytes of the disk to leave free
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error)
-BROKEN = (requests.ConnectionError, requests.Timeout, HTTPError)
 CURES = {
     SSLError: "Where a proxy opens TLS, name its certificate: REQUESTS_CA_BUNDLE=/path/to/file.pem",
     ProxyError: "HTTP_PROXY and HTTPS_PROXY name the proxy (http://user:password@host:port), "
     "NO_PROXY the hosts that are reached without it.",
+    KeyboardInterrupt: "Stopped. Call again to go on.",
     Timeout: "Another process fetches to this folder: wait for it.",
     errno.ENOSPC: "Make room and call again (what is downloaded is kept), or name another --to.",
     errno.EFBIG: "This disk takes no file so big (FAT32: 4 GB): name a folder elsewhere with --to.",
@@ -44,26 +41,21 @@ CURES = {
 def fetch(url, to, tries=3):
     """Make `to`/BreaKHis_v1 from the archive at `url`, an address or a file; what it is, as text.
 
-    Nothing is done where that folder holds images already. OSError (connection, disk), after which
-    the next call goes on, and ValueError where archive or folder are not what they should be.
+    OSError (connection, disk): the next call goes on. ValueError: archive or folder is not right.
     """
     target, partial = to / NAME, to / f".{NAME}.partial"
     mine = to / f".{NAME}-{zlib.crc32(url.encode()):x}"  # what comes from another address is other
-    if os.path.lexists(target):
-        if not (target.is_dir() and images.list_images(target)[0]):
-            what = f"a link to {os.readlink(target)}" if target.is_symlink() else "there"
-            raise ValueError(f"{target} is {what}, without images: move it away, then call again.")
+    if target.is_dir() and images.list_images(target)[0]:
         return f"{target} is there already: nothing to do. To check it: make verify DATA={target}"
-    waiting = [to / f"{NAME}.tar.gz", to / f"{NAME}.zip"]  # put there by the user
-    if not url.startswith(("http://", "https://")):
-        path = url2pathname(url.removeprefix("file://")) if url.startswith("file:") else url
-        waiting = [Path(path).expanduser()]
-        if not waiting[0].is_file():
-            raise ValueError(f"there is no file {path}: --url takes http(s)://, file:// or a path.")
+    if target.exists() or target.is_symlink():
+        raise ValueError(f"{target} is there, without images or a link to nothing: move it away.")
+    path = url2pathname(url.removeprefix("file://")) if url.startswith("file:") else url
+    here = [Path(path).expanduser(), to / f"{NAME}.tar.gz", to / f"{NAME}.zip"]
+    if not url.startswith(("http://", "https://")) and not here[0].is_file():
+        raise ValueError(f"there is no file {path}: --url takes http(s)://, file:// or a path.")
     to.mkdir(parents=True, exist_ok=True)
     with FileLock(to / f".{NAME}.lock", timeout=0):
-        archive = next((file for file in waiting if file.is_file()), None)
-        archive = archive or download(url, mine, tries)
+        archive = next(filter(Path.is_file, here), None) or download(url, mine, tries)
         shutil.rmtree(partial, ignore_errors=True)
         try:
             unpack(archive, partial)
@@ -83,42 +75,40 @@ def fetch(url, to, tries=3):
 
 def download(url, file, tries):
     """Download `url` to `file`, going on where an earlier attempt or call stopped; gives `file`."""
-    part = file.with_name(f"{file.name}.part")
-    for attempt in range(0 if file.exists() else tries):
-        try:
-            receive(url, part)
-            return part.replace(file)
-        except BROKEN as error:
-            if attempt + 1 == tries or type(error) in CURES:
-                cure = CURES.get(type(error), "It broke off. Call again to go on from there.")
-                raise OSError(f"{url}: {error}\n{cure}") from None
-            time.sleep(min(2**attempt, 30))
-    return file
+    try:
+        return receive(url, file)
+    except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
+        if tries == 1 or type(error) in CURES:
+            cure = CURES.get(type(error), "It broke off. Call again to go on from there.")
+            raise OSError(f"{url}: {error}\n{cure}") from None
+    time.sleep(5)
+    return download(url, file, tries - 1)
 
 
-def receive(url, part):
-    """Bring the file `part` to its full size in one request, from where it ends."""
-    start = part.stat().st_size if part.exists() else 0
+def receive(url, file):
+    """Bring `file` to its full size in one request, from where it ends; gives `file`."""
+    start = file.stat().st_size if file.exists() else 0
     headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-"}
     with requests.get(url, headers=headers, stream=True, timeout=(30, 60)) as response:
         if response.status_code == 407:
             raise ProxyError("the proxy asks for a password")
         if response.status_code == 416 and start:  # nothing comes after it: the file is complete
-            return
+            return file
         response.raise_for_status()
         if "html" in response.headers.get("Content-Type", "").lower():
             raise ValueError(f"{url} is a web page: find the archive's address with a browser")
         start = start if response.status_code == 206 else 0
         rest = int(response.headers.get("Content-Length", 0))
-        wanted, free = 2.1 * rest + 1.1 * start + RESERVE, shutil.disk_usage(part.parent).free
+        wanted, free = 2.1 * rest + 1.1 * start + RESERVE, shutil.disk_usage(file.parent).free
         if free < wanted:  # for the archive and its content: PNG files hardly shrink
-            told = f"{wanted / 1e9:.1f} GB must be free in {part.parent}, {free / 1e9:.1f} GB are."
+            told = f"{wanted / 1e9:.1f} GB must be free in {file.parent}, {free / 1e9:.1f} GB are."
             raise OSError(errno.ENOSPC, told)
         bar = tqdm(total=start + rest or None, initial=start, unit="B", unit_scale=True)
-        with part.open("ab" if start else "wb") as file, bar:
+        with file.open("ab" if start else "wb") as part, bar:
             for chunk in response.raw.stream(1 << 20, decode_content=False):
-                file.write(chunk)
+                part.write(chunk)
                 bar.update(len(chunk))
+    return file
 
 
 def unpack(archive, folder):
@@ -133,7 +123,7 @@ def unpack(archive, folder):
             while block := file.fileobj.read(1 << 20):  # only zeros come after the end
                 if block.strip(b"\0"):
                     raise tarfile.ReadError("a header in it cannot be read")
-    except DAMAGED as error:
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{archive} is damaged, unsafe or no archive: {error}") from None
 
 
@@ -146,14 +136,11 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     try:
         print(fetch(options.url, options.to.expanduser().absolute(), options.tries))
-    except KeyboardInterrupt:
-        print("\nfetch: stopped; call again to go on", file=sys.stderr)
-        return 130
-    except (OSError, ValueError) as error:
+        return 0
+    except (KeyboardInterrupt, OSError, ValueError) as error:
         cure = CURES.get(getattr(error, "errno", None)) or CURES.get(type(error), "")
-        print(f"fetch: {error}", cure, file=sys.stderr)
-        return 1
-    return 0
+        print(f"fetch: {error} {cure}", file=sys.stderr)
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 if __name__ == "__main__":

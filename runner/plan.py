@@ -20,9 +20,7 @@ def defaults_of(path):
     try:
         return {name: ast.literal_eval(found[name]["default"]) for name in {"RESULTS": 0, **found}}
     except (KeyError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"{path.stem} needs a cell tagged 'parameters' of lines NAME = literal: {error}"
-        ) from None
+        raise ValueError(f"{path.stem}, cell tagged 'parameters': {error!r}") from None
 
 
 def fit(name, value, default):
@@ -42,9 +40,7 @@ def spread(name, value, defaults, chosen, parse=lambda text: text):
     """Set parameter `name` in `chosen` of every notebook that has it; ValueError where none has."""
     known = sorted({p for values in defaults.values() for p in values} - {"RESULTS"})
     if name not in known:
-        hint = (
-            "the runner sets it: choose the folder with --run" if name == "RESULTS" else "unknown"
-        )
+        hint = "the runner sets it (--run)" if name == "RESULTS" else "unknown"
         raise ValueError(f"{name}: {hint}; {', '.join(defaults)} have {', '.join(known)}")
     for notebook, values in defaults.items():
         if name in values:
@@ -84,16 +80,13 @@ def make_plan(args, root):
     if args.data is not None:
         spread("DATA", str(Path(args.data).expanduser().resolve()), defaults, chosen)
     for name, _, value in (pair.partition("=") for pair in args.given):
-        try:
-            spread(name, value, defaults, chosen, yaml.safe_load)
-        except yaml.YAMLError as error:
-            raise ValueError(f"-p {name}={value}: {error}") from None
+        spread(name, value, defaults, chosen, yaml.safe_load)
     values = {name: {**defaults[name], **chosen[name]} for name in paths}
     data = [given["DATA"] for given in values.values() if "DATA" in given]
     images = audit.source(data[0]) if data else None
-    return {
-        "root": root, "runs": root / args.reports, "images": images, "profile": args.profile,
-        "run": run or ("breakhis" if images else args.profile), "parameters": values,
-        "paths": paths, "wanted": [n for n in paths if not words or {n, n[:2]} & {*words}],
-        "timeout": args.timeout, "fresh": args.fresh, "asked": [args.profile, chosen, str(images)],
+    return vars(args) | {
+        "root": root, "runs": root / args.reports, "paths": paths, "parameters": values,
+        "run": run or ("breakhis" if images else args.profile), "images": images,
+        "wanted": [n for n in paths if not words or {n, n[:2]} & {*words}],
+        "asked": [args.profile, chosen, str(images)],
     }  # fmt: skip

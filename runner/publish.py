@@ -8,18 +8,17 @@ from pathlib import Path
 import jinja2
 import nbformat
 import pandas as pd
-from bs4 import BeautifulSoup
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 
 from helpers import scores, splits
-from runner import provenance
-from runner.audit import load
+from runner import audit, provenance
 
 TEMPLATES = Path(__file__).with_name("templates")
-LOG = re.compile(  # lines of an output that are no result; also what a cell returned by the way
-    r"^(Epoch \d+/\d+|\d+/\d+ - |[WIEF]\d{4} |WARNING|INFO|DEBUG|\d{4}-\d\d-\d\d[ T]\d\d:|"
-    r"\w*Path\(|<[\w.]+[ >])|━|█|it/s\]|/step"
+LOG = re.compile(  # what is no result: overwritten lines, logs, objects that a cell returned
+    r"[^\n]*\r|^(?:Epoch \d+/|\d+/\d+ - |[WIEF]\d{4} |WARNING|INFO|DEBUG|\d{4}-\d\d-\d\d[ T]\d\d:|"
+    r"\w*Path\(|<[\w.]+[ >]|.*(?:━|█|it/s\]|/step)).*$",
+    re.MULTILINE,
 )
 FILTERS = {
     "day": lambda iso: f"{datetime.fromisoformat(iso):%d %B %Y, %H:%M} UTC".lstrip("0"),
@@ -35,9 +34,6 @@ def page(template, **values):
         autoescape=lambda name: ".html" in name,
     )  # fmt: skip
     env.filters |= FILTERS
-    for name in ("page.css", "page.js", "theme.js"):
-        text = (TEMPLATES / "series" / name).read_text(encoding="utf-8")
-        env.globals[name.replace(".", "_")] = Markup(text)
     return env.get_template(template).render(find=scores.find, **values)
 
 
@@ -47,18 +43,15 @@ def metrics_of(folder):
     return pd.read_csv(path, dtype={"magnification": str}) if path.exists() else None
 
 
-def write_pages(root, folder, record, to, tissue=True):
-    """Write pages and index of the run in `folder` to the folder `to`.
-
-    record: the content of run.json; tissue: show figures that are marked as pictures of tissue.
-    """
+def write_pages(root, folder, record, tissue=True):
+    """Write the pages of the run in `folder`. tissue: show what is marked as pictures of tissue."""
     cards, made = [], {}
     for name, entry in record["notebooks"].items():
         notebook = nbformat.read(folder / "executed" / f"{name}.ipynb", 4)
-        head, summary = notebook.cells[0], load(folder / "results" / "summaries" / f"{name}.json")
+        summary, head = audit.load(folder / f"results/summaries/{name}.json"), notebook.cells[0]
         title, _, head.source = (head.source + "\n\n\n\n").split("\n\n", 2)  # _: the question
-        found = {"name": name, "title": title.removeprefix("# "), "notebook": notebook}
-        cards.append({**entry, **summary, **found})
+        own = {"name": name, "title": title.removeprefix("# "), "notebook": notebook}
+        cards.append({**entry, **summary, **own})
     values = {"run": record, "cards": cards, "tissue": tissue}
     for place, card in enumerate(cards):
         body, contents = render(card["notebook"], record["notebooks"], tissue)
@@ -69,54 +62,37 @@ def write_pages(root, folder, record, to, tissue=True):
     for name, text in made.items():
         for path in sorted(hidden, key=len, reverse=True):
             text = text.replace(path, hidden[path])
-        (to / f"{name}.html").write_text(text, encoding="utf-8")
+        (folder / f"{name}.html").write_text(text, encoding="utf-8")
 
 
 def places(root, folder, run):
     """Paths of this machine that pages may hold, and what is shown in their place."""
-    shown = f"reports/runs/{run}"
-    hidden = {str(folder): shown, os.path.relpath(folder, root): shown, f"{Path.home()}/": "~/"}
+    hidden = dict.fromkeys((str(folder), os.path.relpath(folder, root)), f"reports/runs/{run}")
     hidden |= {f"{folder.parent}/": "reports/runs/", f"{root}/": "", str(root): "."}
-    images = load(folder / "results" / "data.json").get("folder")
+    hidden |= {f"{Path.home()}/": "~/"}
+    images = audit.load(folder / "results" / "data.json").get("folder")
     for data in filter(None, (images, os.environ.get("BREAKHIS_DIR"))):
         hidden |= {str(path): path.name for path in (Path(data), Path(root, data).resolve())}
     return hidden
 
 
-def without_logs(text):
-    """Printed text without the lines that are no result."""
-    lines = [line.rpartition("\r")[2] for line in text.splitlines()]
-    return "\n".join(line for line in lines if not LOG.search(line)).strip()
-
-
 def render(notebook, known, tissue):
-    """HTML of the cells, and contents: (level, id, text) of each heading.
-
-    known: names of the notebooks that have a page: links to them go there.
-    """
+    """HTML of the cells, with links to `known` pages; (level, id, HTML) of each heading."""
     exporter = HTMLExporter(
         template_name="series", extra_template_basedirs=[str(TEMPLATES)],
-        filters={"without_logs": without_logs}, exclude_anchor_links=True,
+        filters={"without_logs": lambda text: LOG.sub("", text).strip()},
     )  # fmt: skip
     html, _ = exporter.from_notebook_node(notebook, {"tissue": tissue})
-    soup = BeautifulSoup(html, "html.parser")
-    for link in soup.select("a[href]"):
-        name, _, part = link["href"].removeprefix("./").partition(".ipynb")
-        link["href"] = f"{name}.html{part}" if name in known else link["href"]
-    contents, used = [], []
-    for tag in soup.find_all(["h2", "h3"]):
-        used.append(re.sub(r"[^a-z0-9]+", "-", tag.get_text().lower()).strip("-"))
-        again = used.count(used[-1])
-        tag["id"] = used[-1] if again == 1 else f"{used[-1]}-{again}"
-        contents.append((int(tag.name[1]), tag["id"], tag.get_text().strip()))
-    return str(soup), contents
+    for name in known:
+        html = html.replace(f'href="{name}.ipynb', f'href="{name}.html')
+    return html, re.findall(r'<h([23]) id="([^"]+)">(.*?)<a class="anchor', html)
 
 
 def write_runs(runs, root):
     """Write the index of all runs, the newest first, with what has changed since each."""
     rows = []
     for path in sorted(runs.glob("[!.]*/run.json"), key=os.path.getmtime, reverse=True):
-        record, changed = load(path), set()
+        record, changed = audit.load(path), set()
         for name, entry in record["notebooks"].items():
             source = root / "notebooks" / f"{name}.ipynb"
             now = provenance.code_key(nbformat.read(source, 4), root) if source.exists() else {}

@@ -1,60 +1,48 @@
-"""`python -m runner.readme demo sample`: what is committed under reports/, and README.md from it.
+"""`python -m runner.readme`: README.md and the model card, from the committed reports.
 
 What stands in README.md between `<!-- name:start -->` and `<!-- name:end -->` is rendered from
-templates/readme/name.md.j2 and the numbers in reports/: nobody types a result.
+templates/readme/name.md.j2, so that nobody types a result.
 """
 
 import base64
-import shutil
-import sys
-
-from bs4 import BeautifulSoup
+import re
 
 from helpers.results import ROOT
-from runner import publish
 from runner.audit import load
+from runner.publish import TEMPLATES, metrics_of, page
 
-REPORTS = ROOT / "reports"
-FIGURE = "02_patient_split"  # whose key figure README.md shows
-
-
-def commit(name):
-    """Put pages, numbers and key figure of a run into reports/<name>, without tissue."""
-    run, to = REPORTS / "runs" / name, REPORTS / name
-    record = load(run / "run.json")
-    if (record["data"]["kind"] == "phantom") != (name == "demo"):
-        raise SystemExit(
-            "the demo shows the phantom (move data/BreaKHis_v1 away), others real images"
-        )
-    shutil.rmtree(to, ignore_errors=True)
-    for folder in ("results", "figures"):
-        (to / folder).mkdir(parents=True)
-    publish.write_pages(ROOT, run, record, to, tissue=name == "demo")
-    for file in ("run.json", "results/metrics.csv"):
-        shutil.copy(run / file, to / file)
-    soup = BeautifulSoup((to / "index.html").read_text(encoding="utf-8"), "html.parser")
-    image = soup.select_one(f'.card:has(a[href="{FIGURE}.html"]) img')
-    data = base64.b64decode(image["src"].partition(",")[2])
-    (to / "figures" / f"{FIGURE}.png").write_bytes(data)
-    (to / "figures" / f"{FIGURE}.txt").write_text(image["alt"], encoding="utf-8")
+SAMPLE = ROOT / "reports" / "sample"
+FIGURE = "02_patient_split"  # the notebook whose figure README.md shows
 
 
-def render(text):
-    """The text of README.md with what the committed reports say."""
-    sample = publish.metrics_of(REPORTS / "sample")
-    for path in sorted(publish.TEMPLATES.glob("readme/*.md.j2")):
-        start, end = (
-            f"<!-- {path.name.partition('.')[0]}:{place} -->" for place in ("start", "end")
-        )
-        if start not in text or end not in text:
-            raise SystemExit(f"README.md lacks {start} or {end}: put them back")
-        new = publish.page(f"readme/{path.name}", sample=sample)
-        text = f"{text.partition(start)[0]}{start}\n{new}\n{end}{text.partition(end)[2]}"
+def key_figure():
+    """The figure that the index of the sample's run shows of a notebook: base64, alt text."""
+    index = (SAMPLE / "index.html").read_text(encoding="utf-8")
+    image = rf'base64,([^"]+)" alt="([^"]*)">(?:(?!<img).)*"{FIGURE}.html'
+    return re.search(image, index, re.DOTALL).groups()
+
+
+def values():
+    """What the templates may use: metrics and run.json of the sample, alt text of the figure."""
+    record = load(SAMPLE / "run.json")
+    return {"sample": metrics_of(SAMPLE), "record": record, "alt": key_figure()[1]}
+
+
+def render(text, **values):
+    """The text of README.md as it should be."""
+    for path in sorted(TEMPLATES.glob("readme/*.md.j2")):
+        name, new = path.name.partition(".")[0], page(f"readme/{path.name}", **values)
+        marks = f"(<!-- {name}:start -->).*?(<!-- {name}:end -->)"
+        text, found = re.subn(marks, lambda m, new=new: f"{m[1]}\n{new}\n{m[2]}", text, flags=re.S)
+        if not found:
+            raise SystemExit(f"README.md lacks {marks}: put them back")
     return text
 
 
 if __name__ == "__main__":
-    for run in sys.argv[1:]:
-        commit(run)
-    readme = ROOT / "README.md"
-    readme.write_text(render(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    (SAMPLE / "figures").mkdir(exist_ok=True)
+    (SAMPLE / "figures" / f"{FIGURE}.png").write_bytes(base64.b64decode(key_figure()[0]))
+    text = render((ROOT / "README.md").read_text(encoding="utf-8"), **values())
+    (ROOT / "README.md").write_text(text, encoding="utf-8")
+    text = page("model_card.md.j2", **values())
+    (ROOT / "reports" / "MODEL_CARD.md").write_text(text, encoding="utf-8")

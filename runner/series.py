@@ -1,27 +1,20 @@
-"""Run the series: one papermill process a notebook, then the pages and the index.
-
-Work goes on in a staging folder that starts as a copy of the run's last report. A notebook that is
-done and valid by content is not run again. Only when all has succeeded does the staging folder take
-the report's place, by renaming: a failure leaves the earlier report as it was.
+"""Run the series, then publish it. A run works in a copy of its last report, which takes that one's
+place only when all has succeeded: a failure leaves the earlier report as it was.
 """
 
 import argparse
-import errno
-import os
 import shutil
 import sys
 import time
 from datetime import UTC, datetime
 
 from filelock import FileLock, Timeout
+from yaml import YAMLError
 
 from helpers.results import ROOT, write_json
 from runner import audit, provenance, publish
-from runner.audit import load
-from runner.execute import NotebookFailed, execute
+from runner.execute import execute
 from runner.plan import HIDDEN, make_plan
-
-CHANGED = "the images changed while the run went on: run again once they are at rest"
 
 
 def arguments(argv):
@@ -34,6 +27,7 @@ def arguments(argv):
     add("--notebooks", default="", help='which to run, as in "03 04" (default: all)')
     add("-p", dest="given", action="append", default=[], metavar="NAME=value", help="a parameter")
     add("--fresh", action="store_true", help="run again also what is done and valid")
+    add("--no-tissue", dest="tissue", action="store_false", help="pages without such pictures")
     add("--timeout", type=int, default=7200, help="seconds that a cell may take (%(default)s)")
     add("--reports", default="reports/runs", help="folder that holds the runs (%(default)s)")
     return parser.parse_args(argv)
@@ -54,30 +48,26 @@ def main(argv=None, root=ROOT):
     except KeyboardInterrupt:
         print("error: stopped; the same command carries on where this one stopped", file=sys.stderr)
         return 130
-    except (NotebookFailed, OSError, ValueError) as error:
-        said, full = str(error)[:4000], os.strerror(errno.ENOSPC)
-        if isinstance(error, Timeout):
-            said = f"run {final.name!r} is already going: wait for it, or name another (--run)"
-        elif full in said:
-            said = f"the disk is full: free some space, then run again ({said})"
-        print(f"error: {said}", file=sys.stderr)
+    except Timeout:
+        print(f"error: run {final.name!r} is already going: wait, or name another", file=sys.stderr)
+        return 1
+    except (OSError, RuntimeError, ValueError, YAMLError) as error:
+        full = "the disk is full: free some space. " if "No space left" in str(error) else ""
+        print(f"error: {full}{error}"[:4000], file=sys.stderr)
         return 1
     print(f"report: {final / 'index.html'} ({time.monotonic() - start:.0f} s)")
     return 0
 
 
 def run_series(plan, final, folder):
-    """Run what is not done and valid, check the tables, publish.
-
-    final: the folder of the report; folder: where the run works.
-    """
+    """Run what is not done and valid in `folder`, check the tables, publish it as `final`."""
     prepare(plan, final, folder)
-    record = {"notebooks": {}, **load(folder / "run.json")}
+    record = {"notebooks": {}, **audit.load(folder / "run.json")}
     run_notebooks(plan, folder, record)
-    facts = load(folder / "results" / "data.json")
+    facts = audit.load(folder / "results" / "data.json")
     record["data"] = {name: facts[name] for name in facts.keys() - {"folder", "stamp"}}
     record |= {"run": plan["run"], "profile": plan["profile"]}
-    publish.write_pages(plan["root"], folder, record, folder)
+    publish.write_pages(plan["root"], folder, record, plan["tissue"])
     write_json(record, folder / "run.json")
     try:  # a reader finds the old report or the new one
         if final.exists():
@@ -96,21 +86,19 @@ def repair(final):
 
 
 def prepare(plan, final, folder):
-    """Fill the staging folder: with what a failed run left, if it asked for the same, else a copy.
-
-    The last report is not copied where all is to be run again, or on other images.
-    """
+    """Fill `folder` with a copy of the last report, unless a failed run left what is asked for."""
     asked = provenance.digest(plan["asked"])
-    if load(folder / "run.json").get("asked") == asked and not plan["fresh"]:
+    if audit.load(folder / "run.json").get("asked") == asked and not plan["fresh"]:
         return
     shutil.rmtree(folder, ignore_errors=True)
+    # Nothing is copied where all is to be run again, or on other images.
     anew = plan["fresh"] and plan["wanted"] == list(plan["paths"])
     anew = anew or audit.fingerprint(final / "results", plan["images"]) == ""
     if final.exists() and not anew:
         shutil.copytree(final, folder, ignore=shutil.ignore_patterns("*.html", "run.json"))
     for name in ("results", "executed", "logs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    last = {} if anew else load(final / "run.json")
+    last = {} if anew else audit.load(final / "run.json")
     write_json({**last, "asked": asked}, folder / "run.json")  # at the end: the copy is whole
 
 
@@ -138,7 +126,7 @@ def run_notebooks(plan, folder, record):
         images = done[name]["key"].get("images", images)
     audit.check_tables(results)
     if audit.fingerprint(results, plan["images"]) != images:
-        raise NotebookFailed(CHANGED)
+        raise ValueError("the images changed meanwhile: run again once they are at rest")
     for name in done:
         done[name]["stale"] = why_run(name, plan, folder, done, images)
     if (metrics := results / "metrics.csv").exists():  # rows of notebooks that are forgotten go
@@ -148,10 +136,7 @@ def run_notebooks(plan, folder, record):
 
 
 def why_run(name, plan, folder, done, images):
-    """Why notebook `name` must run, in words; "" where it is done and valid by content.
-
-    done: the entries of run.json; images: their fingerprint now (see `audit.fingerprint`).
-    """
+    """Why notebook `name` must run, in words; "" where it is done and valid by content."""
     if name not in done or not (folder / "executed" / f"{name}.ipynb").exists():
         return "not done yet"
     entry, key = done[name], provenance.key_of(plan, name, done, images)
@@ -161,40 +146,39 @@ def why_run(name, plan, folder, done, images):
 
 
 def run_one(name, plan, folder, record):
-    """Run one notebook in the staging folder; gives its entry of run.json, or NotebookFailed."""
+    """Run one notebook in the staging folder; gives its entry of run.json, or RuntimeError."""
     root, results, log = plan["root"], folder / "results", folder / "logs" / f"{name}.txt"
-    parameters = plan["parameters"][name]
-    given = results.relative_to(root).as_posix() if results.is_relative_to(root) else str(results)
+    inside, parameters = results.is_relative_to(root), plan["parameters"][name]
+    given = results.relative_to(root).as_posix() if inside else str(results)
+
+    def states():
+        files = (file for file in results.rglob("[!.]*") if file.is_file())
+        return {file.relative_to(results).as_posix(): file.stat().st_mtime_ns for file in files}
+
     # The key is taken before the run: code that is edited meanwhile is not what ran.
     key = provenance.key_of(plan, name, record["notebooks"], "")
-    before, start = states(results), time.monotonic()
+    before, start = states(), time.monotonic()
     try:
         execute(
             log, plan["timeout"], input_path=str(plan["paths"][name]), cwd=str(root),
             output_path=str(folder / "executed" / f"{name}.ipynb"),
             parameters={**parameters, "RESULTS": given},
         )  # fmt: skip
-    except NotebookFailed as error:
-        raise NotebookFailed(f"{name} failed {error}\n    (log: {log})") from None
-    written = {file for file, state in states(results).items() if before.get(file) != state}
+    except RuntimeError as error:
+        raise RuntimeError(f"{name} failed {error}\n    (log: {log})") from None
+    written = {file for file, state in states().items() if before.get(file) != state}
     if f"summaries/{name}.json" not in written:
-        raise NotebookFailed(f"{name} ended without its result: its last cell calls save_summary")
+        raise RuntimeError(f"{name} ended without its result: its last cell calls save_summary")
     if "images" in key:
         key["images"] = audit.fingerprint(results, plan["images"])
         if not key["images"]:
-            raise NotebookFailed(CHANGED)
+            raise ValueError("the images changed meanwhile: run again once they are at rest")
     return {
         "key": key, "parameters": {p: v for p, v in parameters.items() if p not in HIDDEN},
         "results": provenance.result_hashes(results, name, written),
         "seconds": round(time.monotonic() - start, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-
-
-def states(results):
-    """Modification time of each file under `results`, by its path there."""
-    files = (file for file in results.rglob("[!.]*") if file.is_file())
-    return {file.relative_to(results).as_posix(): file.stat().st_mtime_ns for file in files}
 
 
 def forget(name, folder, record):

@@ -1,25 +1,40 @@
-"""The pages in a browser without a network, and the committed report against the tree."""
+"""The pages in a browser without a network, and the committed reports against the tree."""
 
 import json
 import os
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
+import nbformat
 import pytest
+import tiny
 from axe_core_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
 from playwright.sync_api import sync_playwright
 
-from helpers.report import readme, site
-from helpers.runner import notebooks, provenance
+from runner import plan, provenance, readme
 
 ROOT = Path(__file__).parents[1]
-DEMO = ROOT / "reports" / "demo"
+REPORTS = ROOT / "reports"
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
 PAGES = ["index", *NAMES]
 NARROW = {"width": 390, "height": 844}
 WIDE = {"width": 1280, "height": 900}
+SHOW = """import sys
+from IPython.display import HTML, Markdown, display
+
+print("kept")
+print("Epoch 1/3\\n3/3 - 1s - loss: 0.5\\nW0000 a warning\\n100%|███| 3/3 [00:01<00:00, 2.1it/s]")
+print("half\\rwhole")
+print("a warning", file=sys.stderr)
+table = "<table><caption>Scores. {}</caption><thead><tr><th>Model</th><th>AUC of all images</th>"
+table += "</tr></thead><tbody><tr><td>one</td><td>0.71 (0.60 to 0.81)</td></tr>"
+table += "<tr><td>two</td><td>–</td></tr></tbody></table>"
+display(HTML(f'<div class="table-scroll">{table.format("Badge" * 30)}</div>'))
+display(Markdown("Computed **text**, and [the next](02_second.ipynb#counting)."))
+value = 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +70,9 @@ def opener(browser):
         context.close()
 
 
-@pytest.fixture
-def opened(opener, smoke_run):
-    """A function that opens a page of the smoke run, as `opener` does."""
-    return lambda name, **options: opener(smoke_run.folder / f"{name}.html", **options)
-
-
 def show_code(page):
     """Open all folded code, where the page has any."""
-    if page.locator("#code").count():
+    if page.locator("#code[aria-pressed=false]").count():
         page.get_by_role("button", name="Show code").click()
 
 
@@ -73,7 +82,6 @@ def check_offline(page, wrong):
     assert page.evaluate("performance.getEntriesByType('resource').map(r => r.name)") == []
     broken = "[...document.images].filter(i => !(i.complete && i.naturalWidth > 0)).length"
     assert page.evaluate(broken) == 0
-    assert page.evaluate("document.images.length") >= 1
     alts = page.evaluate("[...document.images].map(i => (i.getAttribute('alt') || '').trim())")
     assert all(len(alt) > 10 for alt in alts), alts
 
@@ -94,272 +102,206 @@ def check_axe(page):
     assert not serious, [(v["id"], v["nodes"][0]["html"][:200]) for v in serious]
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_page_loads_without_network_and_without_errors(opened, name):
-    check_offline(*opened(name))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_figure_has_a_numbered_caption_with_the_badge(opened, name):
-    page, _ = opened(name)
-    captions = page.locator("article figure figcaption").all_inner_texts()
-    assert captions
-    assert page.locator("article figure").count() == len(captions)
-    for number, caption in enumerate(captions, 1):
-        assert caption.startswith(f"Figure {number}. ")
-        # 02 also draws a phantom of its own, for its negative control
-        # and simulates the power of a comparison, without images
-        data = r"Phantom: \d+ synthetic images, not tissue|Simulation, no images"
-        assert re.search(data, caption)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_code_is_folded_and_one_switch_shows_all_of_it(opened, name):
-    page, _ = opened(name)
-    blocks = page.locator("details.code")
-    assert blocks.count() > 3
-    assert page.locator("details.code[open]").count() == 0
-    switch = page.get_by_role("button", name="Show code")
-    switch.click()
-    assert page.locator("details.code[open]").count() == blocks.count()
-    page.get_by_role("button", name="Hide code").click()
-    assert page.locator("details.code[open]").count() == 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_contents_links_lead_to_their_headings(opened, name):
-    page, _ = opened(name, reduced_motion="reduce")
+def check_contents(page):
+    """Each entry of the contents leads to its heading, and ids are unique."""
+    ids = page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids)), [i for i in ids if ids.count(i) > 1]
     links = page.locator(".contents a")
-    assert links.count() >= 4
-    for place in range(links.count()):
-        link = links.nth(place)
-        target = link.get_attribute("href")
-        link.click()
-        heading = page.locator(f"article [id='{target[1:]}']")
-        assert heading.count() == 1
+    assert links.count() == page.locator("article :is(h2, h3)").count() > 0
+    for link in links.all():
+        heading = page.locator(f"article [id='{link.get_attribute('href')[1:]}']")
         assert heading.inner_text().strip() == link.inner_text().strip()
-        assert 0 <= heading.bounding_box()["y"] < WIDE["height"]
-    assert page.locator(".contents").is_visible()  # sticky: still there at the page's end
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_no_horizontal_scroll_on_a_phone(opened, name):
-    check_fits(opened(name, viewport=NARROW)[0])
+# The machinery of the pages, on two tiny notebooks
 
 
-@pytest.mark.parametrize(("scheme", "size"), [("light", WIDE), ("dark", WIDE), ("light", NARROW)])
-@pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_no_serious_violation(opened, name, scheme, size):
-    check_axe(opened(name, color_scheme=scheme, viewport=size)[0])
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    root = tiny.project(tmp_path_factory.mktemp("pages") / "series")
+    tiny.write(root, "01_first", "value = 20 + SEED", tiny.FIGURE, SHOW)
+    (root / "notebooks/03_third.ipynb").unlink()
+    assert tiny.run(root) == 0
+    return root / "reports/runs/demo"
 
 
-def test_dark_differs_from_light_and_the_button_overrides(opened):
+def test_a_page_shows_results_and_leaves_out_what_is_none(pages):
+    soup = BeautifulSoup((pages / "01_first.html").read_text(), "html.parser")
+    for code in soup.select("details"):
+        code.decompose()
+    text = soup.article.get_text()
+    for shown in ("kept", "whole", "Computed text", "Teal."):
+        assert shown in text
+    for hidden in ("Epoch 1", "3/3 - 1s", "a warning", "it/s", "half"):
+        assert hidden not in text
+
+
+def test_links_between_notebooks_lead_to_pages(pages):
+    soup = BeautifulSoup((pages / "01_first.html").read_text(), "html.parser")
+    assert "02_second.html#counting" in [link["href"] for link in soup.select("article a")]
+
+
+def test_a_page_in_a_browser(pages, opener):
+    page, wrong = opener(pages / "01_first.html")
+    check_offline(page, wrong)
+    check_contents(page)
+    number = "e => getComputedStyle(e, '::before').content"
+    assert "counter(figure)" in page.locator("figcaption").evaluate(number)
+    caption = page.locator("article p.caption")  # taken out of what scrolls
+    assert "counter(table)" in caption.evaluate(number)
+    assert "Scores." in page.locator(".table-scroll[aria-label]").get_attribute("aria-label")
+    assert page.locator("td.number").all_inner_texts() == ["1", "2", "0.71 (0.60 to 0.81)", "–"]
+    blocks = page.locator("details.code")
+    assert page.locator("details.code[open]").count() == 0
+    page.get_by_role("button", name="Show code").click()
+    assert page.locator("details.code[open]").count() == blocks.count() > 3
+    with page.expect_navigation():
+        page.locator(".onward a[rel=next]").click()
+    assert page.url.endswith("02_second.html")
+    with page.expect_navigation():
+        page.locator(".onward a[rel=prev]").click()
+    assert page.url.endswith("01_first.html")
+
+
+@pytest.mark.parametrize(("scheme", "size"), [("dark", WIDE), ("light", NARROW)])
+@pytest.mark.parametrize("name", ["index", "01_first", "../index"])
+def test_pages_are_accessible_and_fit(pages, opener, name, scheme, size):
+    page, wrong = opener(pages / f"{name}.html", color_scheme=scheme, viewport=size)
+    check_offline(page, wrong)
+    if size == NARROW:
+        check_fits(page)
+    check_axe(page)
+
+
+def test_dark_differs_from_light_the_button_overrides_and_is_remembered(pages, opener):
     colour = "getComputedStyle(document.body).backgroundColor"
-    light, dark = (opened("index", color_scheme=s)[0] for s in ("light", "dark"))
-    assert light.evaluate(colour) != dark.evaluate(colour)
-    was = light.evaluate(colour)
+    light, dark = (opener(pages / "index.html", color_scheme=s)[0] for s in ("light", "dark"))
+    assert (was := light.evaluate(colour)) != dark.evaluate(colour)
     button = light.get_by_role("button", name="Theme")
     button.click()  # light
     assert light.evaluate(colour) == was
     button.click()  # dark
     assert light.evaluate(colour) == dark.evaluate(colour)
-
-
-def test_a_stored_theme_is_set_before_the_page_is_painted(opened):
-    page, _ = opened("index")
-    page.evaluate("localStorage.setItem('breakhis-theme', 'dark')")
     # what the root says when the body comes into being, long before the script at its end
-    page.add_init_script("""new MutationObserver((_, seen) => { if (document.body) {
+    light.add_init_script("""new MutationObserver((_, seen) => { if (document.body) {
         window.themeAtBody = document.documentElement.dataset.theme; seen.disconnect();
     } }).observe(document, { childList: true, subtree: true });""")
-    page.reload()
-    assert page.evaluate("window.themeAtBody") == "dark"
-    assert page.locator("#theme span").inner_text() == "dark"
+    light.reload()
+    assert light.evaluate("window.themeAtBody") == "dark"
 
 
-PAPER = {"width": 665, "height": 1000}  # A4 less its margins, in px
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_no_table_is_cut_on_paper(opened, name):
-    page, _ = opened(name, viewport=PAPER)
-    page.emulate_media(media="print")
-    cut = """[...document.querySelectorAll('main table')].filter(
-        t => t.getBoundingClientRect().right > document.documentElement.clientWidth + 1
-    ).map(t => t.innerText.slice(0, 80))"""
-    assert page.evaluate(cut) == []
-
-
-def test_heads_of_tables_may_wrap_and_numbers_may_not(opened):
-    page, _ = opened("index")
-    style = "e => getComputedStyle(e).whiteSpace"
-    assert page.locator("thead th.number").first.evaluate(style) == "normal"
-    assert page.locator("td.number").first.evaluate(style) == "nowrap"
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_print_leaves_out_what_paper_cannot_use(opened, name):
-    page, _ = opened(name, color_scheme="dark")
+def test_paper_gets_what_it_can_use(pages, opener):
+    page, _ = opener(pages / "01_first.html", viewport={"width": 665, "height": 1000})
     page.emulate_media(media="print", color_scheme="dark")
-    assert not page.locator(".bar").is_visible()
+    for part in (".bar", ".contents", "details.code >> nth=0"):
+        assert not page.locator(part).is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    if name != "index":
-        assert not page.locator(".contents").is_visible()
-        assert not page.locator("details.code").first.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 665
 
 
-def test_previous_and_next_lead_through_the_series(opened):
-    page, _ = opened(NAMES[0])
-    seen = [NAMES[0]]
-    while page.locator(".onward a[rel=next]").count():
-        with page.expect_navigation():  # until the page is loaded
-            page.locator(".onward a[rel=next]").click()
-        seen.append(Path(page.url).stem)
-    assert seen == NAMES
-    with page.expect_navigation():
-        page.locator(".onward a[rel=prev]").click()
-    assert Path(page.url).stem == NAMES[-2]
-
-
-def test_index_shows_the_series_in_order(opened, smoke_run):
-    page, _ = opened("index")
-    heads = page.locator(".card h3 a")
-    assert [h.get_attribute("href") for h in heads.all()] == [f"{name}.html" for name in NAMES]
-    for place, name in enumerate(NAMES):
-        card = page.locator(".card").nth(place)
-        summary = json.loads((smoke_run.results / f"summaries/{name}.json").read_text())
-        text = card.inner_text()
-        assert summary["question"] in text
-        assert summary["finding"] in text
-        assert "Phantom: 328 synthetic images" in text
-        assert "UTC" in text
-        if summary["headline"]:
-            assert summary["headline"]["label"] in text
-            assert f"{summary['headline']['value']:.3f}" in text
-    assert page.locator("table.scores").count() >= 2
-    assert page.locator("table.scores th.leaky").count() >= 1
-    assert page.locator("table.runs").inner_text().count("smoke") >= 1
+# The pages of the series
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_small_and_holds_no_network_address_or_machine_path(smoke_run, name):
+def test_pages_of_the_series(smoke_run, opener, name):
     path = smoke_run.folder / f"{name}.html"
+    page, wrong = opener(path)
+    check_offline(page, wrong)
+    check_axe(page)
+    check_fits(opener(path, viewport=NARROW)[0])
     text = path.read_text()
     assert path.stat().st_size <= 3_000_000
-    assert not re.search(r"<(script|img|iframe|source)[^>]+src=[\"']?(https?:)?//", text)
-    assert not re.search(r"<link[^>]+href=[\"']?https?:|@import|url\(", text)
-    for place in (ROOT, Path.home(), smoke_run.reports, "/tmp/"):
+    for place in (ROOT, Path.home(), smoke_run.reports, "/tmp/", "Traceback", "Warning:"):
         assert str(place) not in text, f"{name} names {place}"
-    assert "Traceback" not in text
-    assert "Warning:" not in text
+    for target in links(path):
+        assert target.exists(), f"{name} links to {target.name}"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_header_tells_question_result_data_and_provenance(smoke_run, name):
-    text = (smoke_run.folder / f"{name}.html").read_text()
-    head = text[text.index('<header class="head">') : text.index("<article>")]
+def test_a_page_of_the_series_tells_question_result_data_and_provenance(smoke_run, opener, name):
+    page, _ = opener(smoke_run.folder / f"{name}.html")
+    check_contents(page)
+    head = page.locator(".head").inner_text()
     record = json.loads((smoke_run.folder / "run.json").read_text())
-    assert record["data"]["badge"] in head
-    assert "Keras" in head
-    assert record["data"]["fingerprint"][:10] in head
-    assert 'class="question"' in head
     summary = json.loads((smoke_run.results / f"summaries/{name}.json").read_text())
-    assert (summary["headline"] is None) == ('class="result"' not in head)
-    if summary["headline"]:
-        assert "95% interval" in head
+    entry = record["notebooks"][name]
+    badge, images = record["data"]["badge"], record["data"]["images"]
+    for words in (badge, images, "Keras", entry["backend"], entry["device"], summary["question"]):
+        assert words in head
+    assert (summary["headline"] is None) == (page.locator(".head .result").count() == 0)
+    captions = page.locator("article figure figcaption").all_inner_texts()
+    assert captions
+    for caption in captions:
+        # 02 also draws a phantom of its own for its negative control, and simulates without images
+        data = r"Phantom: \d+ synthetic images, not tissue|Simulation, no images"
+        assert re.search(data, caption)
 
 
-class Links(HTMLParser):
-    """The addresses that a page links to."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def handle_starttag(self, tag, attrs):
-        self.found += [value for key, value in attrs if tag == "a" and key == "href"]
+def test_the_index_shows_the_series_in_order(smoke_run, opener):
+    page, _ = opener(smoke_run.folder / "index.html")
+    heads = page.locator(".card h3 a")
+    assert [h.get_attribute("href") for h in heads.all()] == [f"{name}.html" for name in NAMES]
+    for place, name in enumerate(NAMES):
+        summary = json.loads((smoke_run.results / f"summaries/{name}.json").read_text())
+        text = page.locator(".card").nth(place).inner_text()
+        for words in (summary["question"], summary["finding"], "Phantom: 328 synthetic", "UTC"):
+            assert words in text
+    assert page.locator("table.scores tbody tr").count() > 3
 
 
 def links(path):
     """Files that the page at `path` links to, without addresses on the web and in the page."""
-    parser = Links()
-    parser.feed(path.read_text())
-    local = [link.partition("#")[0] for link in parser.found if "://" not in link]
-    return {(path.parent / link).resolve() for link in local if link}
+    soup = BeautifulSoup(path.read_text(), "html.parser")
+    found = [link["href"].partition("#")[0] for link in soup.select("a[href]")]
+    return {(path.parent / link).resolve() for link in found if link and "://" not in link}
 
 
-def test_links_of_the_smoke_report_lead_somewhere(smoke_run):
-    for name in PAGES:
-        for target in links(smoke_run.folder / f"{name}.html"):
-            assert target.exists(), f"{name} links to {target.name}"
+# The committed reports
 
 
-# The committed report
+@pytest.fixture(scope="module", params=["demo", "sample"])
+def committed(request):
+    """(folder, run.json) of a committed report."""
+    folder = REPORTS / request.param
+    assert (folder / "run.json").exists(), f"{folder} is missing: make reports DATA=..."
+    return folder, json.loads((folder / "run.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def demo():
-    """run.json of the committed report."""
-    assert (DEMO / "run.json").exists(), "reports/demo is missing: make reports"
-    return json.loads((DEMO / "run.json").read_text())
-
-
-def test_committed_report_belongs_to_the_tree(demo):
-    assert list(demo["notebooks"]) == NAMES
-    defaults = {}
-    for name in NAMES:
-        path = ROOT / "notebooks" / f"{name}.ipynb"
-        key, now = demo["notebooks"][name]["key"], provenance.code_key(path, ROOT)
-        then = {part: key[part] for part in key if part in now or "/" in part}
-        changed = provenance.changes(then, now)
+def test_a_committed_report_belongs_to_the_tree(committed):
+    folder, record = committed
+    assert list(record["notebooks"]) == NAMES
+    paths = {name: ROOT / "notebooks" / f"{name}.ipynb" for name in NAMES}
+    defaults = {name: plan.defaults_of(path) for name, path in paths.items()}
+    profile = plan.profile(ROOT, folder.name, defaults)
+    for name, entry in record["notebooks"].items():
+        now = provenance.code_key(nbformat.read(paths[name], 4), ROOT)
+        changed = {part for part, _ in now.items() - entry["key"].items()}
         assert not changed, f"{name} is stale, as these changed: {changed}; make reports"
-        defaults[name] = notebooks.parameters(notebooks.read(path), name)
-    profile = notebooks.profile(ROOT, "demo", defaults)
-    for name in NAMES:
         wanted = {**defaults[name], **profile[name]}
-        del wanted["RESULTS"]
-        assert demo["notebooks"][name]["parameters"] == wanted, f"{name}: make reports"
+        wanted = {part: value for part, value in wanted.items() if part not in plan.HIDDEN}
+        assert entry["parameters"] == wanted, f"{name}: make reports"
+        assert not entry["stale"]
+        found = provenance.result_hashes(folder / "results", name, []).get("metrics.csv")
+        assert found == entry["results"].get("metrics.csv"), f"metrics of {name}: make reports"
 
 
-def test_committed_pages_are_those_of_the_run(demo):
-    assert sorted(demo["pages"]) == sorted(f"{name}.html" for name in PAGES)
-    assert site.stale_pages(DEMO, demo) == [], "pages are stale: make reports"
-    for name in NAMES:
-        rows = provenance.metric_rows(DEMO / "results", name)
-        digest = demo["notebooks"][name]["results"].get("metrics.csv")
-        assert digest == (provenance.digest(rows) if rows else None), f"metrics of {name}"
-
-
-def test_committed_report_is_of_the_phantom_and_complete(demo):
-    assert demo["data"]["kind"] == "phantom"
-    assert not any(entry["stale"] for entry in demo["notebooks"].values())
-    tracked = {DEMO / f"{name}.html" for name in PAGES}
-    tracked |= {DEMO / "run.json", DEMO / "results" / "metrics.csv"}
+def test_a_committed_report_is_complete_and_of_the_right_images(committed, opener):
+    folder, record = committed
+    assert (record["data"]["kind"] == "phantom") == (folder.name == "demo")
+    tracked = {folder / f"{name}.html" for name in PAGES}
+    tracked |= {folder / "run.json", folder / "results" / "metrics.csv"}
+    assert {path for path in folder.rglob("*.*") if path.suffix != ".png"} == tracked
     for name in PAGES:
-        lost = links(DEMO / f"{name}.html") - {path.resolve() for path in tracked}
-        assert not lost, f"{name} links to files that are not committed: {lost}"
-        assert (DEMO / f"{name}.html").stat().st_size <= 3_000_000
+        path = folder / f"{name}.html"
+        assert record["data"]["badge"] in path.read_text()
+        assert not links(path) - {path.resolve() for path in tracked}, name
+        assert path.stat().st_size <= 3_000_000
+        check_offline(*opener(path))
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_committed_pages_in_a_browser(opener, name):
-    path = DEMO / f"{name}.html"
-    if not path.exists():
-        pytest.skip("not committed yet: see the test of the committed report")
-    check_offline(*opener(path))
-    check_axe(opener(path)[0])
-    narrow, _ = opener(path, viewport=NARROW)
-    check_fits(narrow)
-
-
-def test_sample_metrics_hold_numbers_and_no_path():
-    text = (ROOT / "reports" / "sample-metrics.csv").read_text()
-    assert text.startswith("notebook,model,task,protocol,")
-    assert "/" not in text
-
-
-def test_readme_shows_what_is_committed():
+def test_readme_and_model_card_show_what_is_committed():
+    values = readme.values()
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text == readme.render(ROOT), "README.md is stale: make reports"
-    shown = [path.stem for path in sorted((DEMO / "figures").iterdir())]
-    assert shown == sorted(readme.FIGURES)
+    assert text == readme.render(text, **values), "README.md is stale: make reports"
+    card = (REPORTS / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert card == readme.page("model_card.md.j2", **values), "stale: make reports"
