@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-PROFILES = sorted((FOLDER / "params").glob("*.yaml"))
+PROFILES = sorted((FOLDER / "params").glob("*/*.yaml"))
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 SERIES = [path for path in PATHS if path.stem[0].isdigit()]
 BANNED = (
@@ -136,18 +136,13 @@ def test_parameters_are_upper_case_literals_with_a_comment(cells, path):
         assert "#" in "".join(lines), f"no unit or meaning: {lines[0]}"
 
 
-@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_profiles_hold_known_parameters_of_the_right_type(profile):
-    known = {path.stem: parameters(path) for path in SERIES}
-    given = yaml.safe_load(profile.read_text(encoding="utf-8")) or {}
-    assert set(given) <= {"all", *known}
-    for place, values in given.items():
-        for name, value in (values or {}).items():
-            holders = [p for p in ([place] if place != "all" else known) if name in known[p]]
-            assert holders, f"{place}: no parameter {name}"
-            for default in (known[holder][name] for holder in holders):
-                allowed = (int, float) if isinstance(default, float) else type(default)
-                assert isinstance(value, allowed), f"{place}: {name} should be like {default!r}"
+    known = parameters(FOLDER / f"{profile.stem}.ipynb")
+    for name, value in yaml.safe_load(profile.read_text(encoding="utf-8")).items():
+        assert name in known, f"no parameter {name}"
+        allowed = (int, float) if isinstance(known[name], float) else type(known[name])
+        assert isinstance(value, allowed), f"{name} should be like {known[name]!r}"
 
 
 def test_a_sentence_stands_before_every_code_cell(cells):

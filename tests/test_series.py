@@ -1,6 +1,7 @@
 """The tables that a whole run leaves: contracts, recomputation, repeatability."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def metrics(smoke_run):
     frame = read(smoke_run.results / "metrics.csv")
     numbers = ["value", "ci_low", "ci_high"]
     frame[numbers] = frame[numbers].apply(pd.to_numeric)
-    return frame.astype({"magnification": str})
+    return frame.astype({"magnification": str}).drop(columns="images")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_index_has_its_columns_and_a_row_an_image(smoke_run):
 def test_splits_cover_four_protocols_and_keep_accessions_apart(smoke_run):
     splits = read(smoke_run.results / "splits.csv")
     index = read(smoke_run.results / "index.csv").set_index("image_id")
-    assert list(splits.columns) == ["image_id", "protocol", "fold", "role"]
+    assert list(splits.columns) == ["image_id", "protocol", "fold", "role", "images"]
     assert set(splits["protocol"]) == {"accession", "official", "slide", "image"}
     assert set(splits["role"]) == {"train", "val", "test"}
     mine = splits[splits["protocol"] == "accession"]
@@ -134,13 +135,25 @@ def test_metrics_can_be_recomputed_from_the_predictions(predictions, metrics, pr
     assert compared >= 30
 
 
+def test_every_table_carries_the_fingerprint_of_the_images(smoke_run):
+    images = json.loads((smoke_run.results / "data.json").read_text())["images"]
+    assert re.fullmatch("[0-9a-f]{12}", images)
+    for path in smoke_run.results.rglob("[!.]*.*"):
+        if path.suffix == ".json":
+            found = {json.loads(path.read_text())["images"]}
+        elif path.suffix == ".npz":
+            found = {str(np.load(path)["images"])}
+        else:
+            table = pd.read_parquet(path) if path.suffix == ".parquet" else read(path)
+            found = set(table["images"].astype(str))
+        assert found <= {images}, path
+
+
 def test_summaries_and_run_json_are_complete(smoke_run):
     record = json.loads((smoke_run.folder / "run.json").read_text())
     assert list(record["notebooks"]) == NAMES
     assert record["profile"] == "smoke"
     assert record["data"]["kind"] == "phantom"
-    assert {"lock", "index", "splits"} <= set(record["hashes"])
-    assert record["versions"]["keras"]
     assert str(ROOT) not in json.dumps(record)
     for name in NAMES:
         summary = json.loads((smoke_run.results / f"summaries/{name}.json").read_text())
@@ -148,17 +161,22 @@ def test_summaries_and_run_json_are_complete(smoke_run):
         assert any(letter.isdigit() for letter in summary["finding"])
         entry = record["notebooks"][name]
         assert entry["stale"] == ""
+        assert entry["backend"].startswith("TensorFlow ")
+        assert entry["keras"]
+        assert {"requirements.lock", "helpers/splits.py", "data/folds.csv"} < set(entry["key"])
         assert entry["results"]
         assert (smoke_run.folder / "executed" / f"{name}.ipynb").exists()
 
 
 def test_two_runs_with_one_seed_give_the_same_metrics(smoke_run, tmp_path, monkeypatch):
     monkeypatch.setenv("BREAKHIS_CACHE", str(tmp_path / "cache"))  # nothing is taken over
-    assert run_series(tmp_path / "reports") == 0
-    first = smoke_run.results / "metrics.csv"
-    second = tmp_path / "reports" / "smoke" / "results" / "metrics.csv"
-    same = first.read_bytes() == second.read_bytes()  # a diff of these tables would take minutes
-    assert same, f"{first} and {second} differ"
+    chosen = "01 02 03"
+    assert run_series(tmp_path / "reports", "--notebooks", chosen) == 0
+    again = (tmp_path / "reports/smoke/results/metrics.csv").read_text().splitlines()
+    first = (smoke_run.results / "metrics.csv").read_text().splitlines()
+    first = [line for line in first if line[:2] in chosen or line == first[0]]
+    same = first == again  # a diff of these tables would take minutes
+    assert same, f"{smoke_run.results} and {tmp_path} differ"
 
 
 def papermill(name, results, out, *options):
@@ -172,7 +190,7 @@ def papermill(name, results, out, *options):
     ("name", "options"),
     [
         ("template", ["-p", "N_BOOT", "50"]),
-        ("03_baseline_cnn", ["-p", "EPOCHS", "1", "-y", "{SEEDS: [0], FOLDS: [1], N_BOOT: 50}"]),
+        ("03_baseline_cnn", ["-f", "notebooks/params/smoke/03_baseline_cnn.yaml"]),
     ],
 )
 def test_a_notebook_runs_alone_with_papermill(smoke_run, tmp_path, name, options):
@@ -188,3 +206,11 @@ def test_a_notebook_without_its_inputs_says_what_to_run(tmp_path):
     done = papermill("template", tmp_path / "empty", tmp_path / "out.ipynb")
     assert done.returncode != 0
     assert "run 01_eda first" in done.stderr
+
+
+def test_papermill_with_a_parameter_that_a_notebook_lacks_is_refused(smoke_run, tmp_path):
+    done = papermill(
+        "05_magnification", smoke_run.results, tmp_path / "out.ipynb", "-p", "SEEDD", "1"
+    )
+    assert done.returncode != 0
+    assert "SEEDD: no parameter of 05_magnification" in done.stderr
