@@ -96,15 +96,15 @@ def feed(batches):
     Under TensorFlow Keras would hand it, as it hands arrays, to an autotuner whose thread sleeps
     for spells that double; an epoch ends only when it wakes, so that a short one can take twice its
     time. Here the same batches come without the autotuner, one ahead. Other backends take them as
-    they are. `on_epoch_begin` is called before each pass. To `fit` say shuffle=False: a data set
-    has its own order.
+    they are. `on_epoch_end` is called before each pass. Tell `fit` shuffle=False: the order is that
+    of the batches.
     """
     if keras.config.backend() != "tensorflow":
         return batches
     import tensorflow as tf
 
     def epoch():
-        batches.on_epoch_begin()
+        batches.on_epoch_end()  # of the pass before: who reads ahead does not see its end
         yield from (batches[number] for number in range(len(batches)))
 
     first = [np.asarray(part) for part in batches[0]]
