@@ -13,16 +13,17 @@ import time
 from pathlib import Path
 from unittest import mock
 
-import keras
 import numpy as np
 import pandas as pd
-from keras import layers
 from PIL import Image
 
 from helpers import data, images
 from helpers.backbones import feed
 from helpers.results import ROOT
 from phantom import make_phantom
+
+import keras
+from keras import layers
 
 SIZE = [230, 350]  # px, height and width
 BATCH = 32

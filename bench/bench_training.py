@@ -7,10 +7,8 @@ run, from medians of alternating repeats. It runs on any Keras backend and devic
 import argparse
 import time
 
-import keras
 import numpy as np
 import pandas as pd
-from keras import layers, ops
 
 from bench.bench_data import BATCH, SIZE, Batches, alternate, ratios
 from helpers import backbones, data, features, images, splits
@@ -18,6 +16,9 @@ from helpers.probe import fit_probe, patient_weights
 from helpers.results import ROOT
 from helpers.stain import StainJitter
 from phantom import make_phantom
+
+import keras
+from keras import layers, ops
 
 STEPS = 20  # batches a measurement
 LITE0 = "EfficientNetLite0"

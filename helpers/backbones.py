@@ -18,11 +18,12 @@ import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
-import keras
 import numpy as np
-from keras import layers
 
 from helpers.results import resolve
+
+import keras
+from keras import layers
 
 # Factors of width and depth (Tan and Le 2019), and SHA-256 of the released weights.
 LITE = {

@@ -6,13 +6,14 @@ Ask for the whole index and choose rows afterwards: the cache is keyed by all th
 import zlib
 from functools import cache, partial
 
-import keras
 import numpy as np
 from tqdm import tqdm
 
 from helpers import backbones
 from helpers.images import cached, images_key, load_images
 from helpers.stain import shift_stain
+
+import keras
 
 BATCH = 32  # images; one shape only, so that the graph is compiled once
 

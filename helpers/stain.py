@@ -1,22 +1,19 @@
-"""Stain: optical density, its random change while training, and the colours of an image in numbers.
+"""Stain: optical density, its random change while training, and colour in twelve numbers.
 
 images: (n, height, width, 3), RGB, 0 to 255. `to_od`, `shift_stain` and `StainJitter` are
 keras.ops: they run on any backend, eagerly or in a graph.
 """
 
-import keras
 import numpy as np
-import pandas as pd
-from keras import ops
 
 from helpers.images import thread_map
+
+import keras
+from keras import ops
 
 # Rows: haematoxylin, eosin, DAB in optical density of (R, G, B) (Ruifrok and Johnston 2001).
 RGB_FROM_HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], "float32")
 HED_FROM_RGB = np.linalg.inv(RGB_FROM_HED.astype("float64")).astype("float32")
-# For numbers that are shown: decadic density of each value of a channel, 0 for white.
-DENSITY = -np.log10((np.arange(256, dtype=np.float32) + 1) / 256)
-BACKGROUND_OD = 0.06  # decadic, above the slide's own white; found by eye on real images
 
 
 def to_od(images):
@@ -88,55 +85,15 @@ class StainJitter(keras.layers.Layer):
 def colour_features(images):
     """Colour without morphology: float64 (n, 12) of images uint8.
 
-    In decadic optical density, by channel: mean, standard deviation, 95th percentile; then the
-    three covariances of the channels.
+    In optical density, decadic (0 for white, 2.4 for black), by channel: mean, standard deviation,
+    95th percentile; then the three covariances of the channels.
     """
+    table = -np.log10((np.arange(256, dtype=np.float32) + 1) / 256)
 
     def row(image):
-        density = DENSITY[image].reshape(-1, 3)
+        density = table[image].reshape(-1, 3)
         high, covariance = np.percentile(density, 95, axis=0), np.cov(density.T)
         off = covariance[np.triu_indices(3, 1)]
         return np.concatenate([density.mean(0), density.std(0), high, off])
 
     return np.array(thread_map(row, images, "Colours"), dtype=float).reshape(len(images), 12)
-
-
-def image_statistics(images, index):
-    """DataFrame, a row an image (uint8) in the order of `index`: what tells that it was ill taken.
-
-    image_id; focus, the variance of the Laplacian of the grey image (Pertuz et al. 2013) at the
-    size given; brightness, mean grey value, 0 to 255; background, share of pixels as light as the
-    lightest of the same slide and magnification; od_red, od_green, od_blue, mean decadic optical
-    density of the other pixels; haematoxylin, eosin, the amounts of stain that explain it.
-    """
-    white = pd.DataFrame(thread_map(_white, images, "White points"), index=index.index)
-    white = white.groupby([index["slide"], index["magnification"]]).transform("min")
-    pairs = list(zip(images, white.to_numpy(np.float32), strict=True))
-    table = pd.DataFrame(thread_map(lambda pair: _statistics(*pair), pairs, "Statistics"))
-    stains = RGB_FROM_HED[:2] / np.linalg.norm(RGB_FROM_HED[:2], axis=1, keepdims=True)
-    residual = np.cross(*stains)  # a third colour at right angles to both takes what they leave
-    unmix = np.linalg.inv(np.vstack([stains, residual / np.linalg.norm(residual)]))
-    table[["haematoxylin", "eosin"]] = (table[["od_red", "od_green", "od_blue"]] @ unmix).iloc[
-        :, :2
-    ]
-    table.insert(0, "image_id", index["image_id"].to_numpy())
-    return table
-
-
-def _white(image):
-    """Decadic density of the lightest hundredth of the pixels, by channel: (3,)."""
-    return DENSITY[np.percentile(image.reshape(-1, 3), 99, axis=0).astype(np.uint8)]
-
-
-def _statistics(image, white):
-    density = DENSITY[image]
-    tissue = ((density - white) >= BACKGROUND_OD).any(-1)
-    grey = image.astype(np.float32) @ np.float32([0.299, 0.587, 0.114])
-    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    colour = density[tissue if tissue.any() else ...].reshape(-1, 3).mean(0).astype(float)
-    return {
-        "focus": float((around - 4 * grey[1:-1, 1:-1]).var()),
-        "brightness": float(grey.mean()),
-        "background": 1 - float(tissue.mean()),
-        **dict(zip(["od_red", "od_green", "od_blue"], colour, strict=True)),
-    }
