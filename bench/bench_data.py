@@ -40,7 +40,6 @@ class Batches(keras.utils.PyDataset):
         self.images, self.y, self.rows = images, y, np.array(rows)
         self.rng = None if seed is None else np.random.default_rng(seed)
         self.flip = flip
-        self.on_epoch_end()
 
     def __len__(self):
         return -(-len(self.rows) // BATCH)
@@ -53,7 +52,7 @@ class Batches(keras.utils.PyDataset):
             batch[mirrored] = np.flip(batch[mirrored], axis)
         return batch, self.y[part]
 
-    def on_epoch_end(self):
+    def on_epoch_begin(self):
         if self.rng:
             self.rng.shuffle(self.rows)
 

@@ -97,7 +97,7 @@ def feed(batches):
     Under TensorFlow Keras would hand it, as it hands arrays, to an autotuner whose thread sleeps
     for spells that double; an epoch ends only when it wakes, so that a short one can take twice its
     time. Here the same batches come without the autotuner, one ahead. Other backends take them as
-    they are. `on_epoch_end` is called before each pass. Tell `fit` shuffle=False: the order is that
+    they are. `on_epoch_begin` is the place to shuffle: reading ahead may not see an end. Tell `fit` shuffle=False: the order is that
     of the batches.
     """
     if keras.config.backend() != "tensorflow":
@@ -105,7 +105,7 @@ def feed(batches):
     import tensorflow as tf
 
     def epoch():
-        batches.on_epoch_end()  # of the pass before: who reads ahead does not see its end
+        batches.on_epoch_begin()
         yield from (batches[number] for number in range(len(batches)))
 
     first = [np.asarray(part) for part in batches[0]]
