@@ -97,8 +97,7 @@ def feed(batches):
     Under TensorFlow Keras would hand it, as it hands arrays, to an autotuner whose thread sleeps
     for spells that double; an epoch ends only when it wakes, so that a short one can take twice its
     time. Here the same batches come without the autotuner, one ahead. Other backends take them as
-    they are. `on_epoch_begin` is the place to shuffle: reading ahead may not see an end. Tell `fit` shuffle=False: the order is that
-    of the batches.
+    they are. Shuffle in `on_epoch_begin`, and tell `fit` shuffle=False.
     """
     if keras.config.backend() != "tensorflow":
         return batches
