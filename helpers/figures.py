@@ -10,8 +10,6 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import confusion_matrix
 
 from helpers.plots import INK, OTHER_COLORS, PALETTE, REFERENCE, look, spell
 
@@ -162,31 +160,6 @@ def heat_map(
     return fig
 
 
-def confusion(
-    true, called, labels: list[str], *, unit: str = "images", boundary: int | None = None
-) -> Figure:
-    """Return the confusion matrix: counts, and below them their share of the row (true class).
-
-    ``true`` and ``called``: (n,), values of ``labels``, which give the order. ``unit`` names what
-    is counted. ``boundary`` draws lines after that many classes, between benign and malignant.
-    """
-    counts = confusion_matrix(true, called, labels=labels)
-    totals = counts.sum(1, keepdims=True)
-    rows = [f"{spell(name)} (n={n})" for name, n in zip(labels, totals[:, 0], strict=True)]
-    share = pd.DataFrame(counts / np.where(totals, totals, np.nan), rows, map(spell, labels))
-    words = [[f"{n}\n{n / total:.0%}" if n else "0" for n in row]
-             for row, total in zip(counts, totals[:, 0], strict=True)]  # fmt: skip
-    cell = 0.72 if len(labels) > 3 else 1.15
-    size = (max(len(labels) * cell + 1.9, 3.4), len(labels) * min(cell, 0.72) + 1.3)
-    fig, ax = plt.subplots(figsize=size)
-    _cells(ax, share, words, cmap="Blues", vmin=0, vmax=1, cbar=False)
-    ax.set(xlabel="predicted class", ylabel=f"true class (n {unit})")
-    if boundary:
-        ax.axhline(boundary, color=INK, lw=1)
-        ax.axvline(boundary, color=INK, lw=1)
-    return fig
-
-
 def _cells(ax: Axes, value: pd.DataFrame, words, **options) -> None:
     """Draw seaborn's heat map with ``words`` in its cells; missing values stay empty."""
     style = {"annot_kws": {"size": 8.5}, "linewidths": 1, "linecolor": "white"}
@@ -195,57 +168,6 @@ def _cells(ax: Axes, value: pd.DataFrame, words, **options) -> None:
     ax.set_yticks(ax.get_yticks(), [spell(name) for name in value.index], rotation=0)
     ax.grid(visible=False)
     ax.tick_params(length=0)
-
-
-def learning_curves(history: pd.DataFrame, run=("protocol", "fold", "seed")) -> Figure:
-    """Return loss and, where it is there, accuracy against epoch, for training and validation.
-
-    ``history``: Keras's histories one below the other, with a column epoch (from 1) and columns
-    ``run`` that tell the trainings apart. Thin lines are trainings, thick ones their mean over
-    those still running.
-    """
-    measures = [name for name in ("loss", "accuracy") if name in history]
-    fig, axes = plt.subplots(1, len(measures), figsize=(7.5, 3.2), squeeze=False)
-    colors = {"training": REFERENCE, "validation": INK}
-    for ax, name in zip(axes[0], measures, strict=True):
-        named = history.rename(columns={name: "training", f"val_{name}": "validation"})
-        named["run"] = named.groupby(list(run)).ngroup()
-        parts = [part for part in ("validation", "training") if part in named]
-        long = named.melt(["run", "epoch"], parts, var_name="part", value_name=name)
-        how = {"x": "epoch", "y": name, "hue": "part", "style": "part", "ax": ax}
-        how |= {"palette": colors, "style_order": parts, "hue_order": parts}
-        sns.lineplot(long, units="run", estimator=None, lw=0.7, alpha=0.4, legend=False, **how)
-        sns.lineplot(long, errorbar=None, lw=2.2, markers=["o"] * len(parts), **how)
-        ax.legend(title=None)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-        ax.set_xlim(0.5, history["epoch"].max() + 0.5)
-    highest = history.filter(regex="loss$").max().max()
-    axes[0, 0].set_ylim(0, 1.05 * min(highest, 3 * history["loss"].max()))
-    return fig
-
-
-def reliability(bins: pd.DataFrame, unit: str = "images") -> Figure:
-    """Return observed against predicted share of malignant, a panel a model, counts below.
-
-    ``bins``, a row a model and bin: model, low, high (the bin's ends), n, mean_p, share (observed),
-    and ci_low, ci_high of the share where known. A well calibrated model lies on the diagonal.
-    """
-    models = list(bins.groupby("model", sort=False))
-    size, options = (3.9 * len(models), 4.9), {"sharex": True, "sharey": "row", "squeeze": False}
-    fig, axes = plt.subplots(2, len(models), figsize=size, height_ratios=[4, 1], **options)
-    for (top, bottom), (name, part) in zip(axes.T, models, strict=True):
-        color = look([name])[name]["color"]
-        top.plot([0, 1], [0, 1], "--", color=REFERENCE, lw=1)
-        if "ci_low" in part:
-            top.vlines(part["mean_p"], part["ci_low"], part["ci_high"], color=color, lw=1.8)
-        top.plot(part["mean_p"], part["share"], "o-", color=color, ms=6, mec="white", lw=1)
-        bar = {"width": part["high"] - part["low"], "align": "edge", "edgecolor": "white"}
-        bottom.bar(part["low"], part["n"], color=color, **bar)
-        top.set(title=spell(name), xlim=(0, 1), ylim=(-0.03, 1.03))
-        bottom.set(xlabel="predicted P(malignant)")
-    axes[0, 0].set_ylabel("observed share malignant")
-    axes[1, 0].set_ylabel(unit)
-    return fig
 
 
 def curves(

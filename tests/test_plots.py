@@ -151,13 +151,6 @@ def test_intervals_of_nothing_say_so():
     assert "No score is defined" in fig.axes[0].texts[0].get_text()
 
 
-def test_confusion_shows_counts_and_shares_and_leaves_an_empty_class_blank():
-    called = ["benign"] * 3 + ["malignant"]
-    text = words(figures.confusion(["benign"] * 4, called, ["benign", "malignant"]))
-    assert {"3\n75%", "1\n25%", "benign (n=4)", "malignant (n=0)"} <= set(text)
-    assert not [word for word in text if "nan" in word.replace("malignant", "")]
-
-
 def test_a_heat_map_writes_its_text_and_says_what_was_not_studied():
     value = pd.DataFrame([[0.9, np.nan]], index=["40X"], columns=["40X", "100X"])
     names = {"xlabel": "tested at", "ylabel": "trained at", "label": "AUC"}
@@ -169,24 +162,6 @@ def test_a_heat_map_writes_its_text_and_says_what_was_not_studied():
 def test_an_empty_sheet_is_an_error():
     with pytest.raises(ValueError, match="at least one image"):
         figures.sheet([], [])
-
-
-def test_learning_curves_average_the_trainings_that_still_run():
-    short = pd.DataFrame({"epoch": [1], "loss": [1.0], "val_loss": [2.0], "fold": 1})
-    long = pd.DataFrame({"epoch": [1, 2], "loss": [3.0, 1.0], "val_loss": [2.0, 2.0], "fold": 2})
-    ax = figures.learning_curves(pd.concat([short, long]), run=["fold"]).axes[0]
-    thick = [line for line in ax.lines if line.get_linewidth() > 2 and len(line.get_xdata())]
-    assert sorted(line.get_ydata().tolist() for line in thick) == [[2.0, 1.0], [2.0, 2.0]]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["validation", "training"]
-
-
-def test_reliability_has_a_panel_a_model_with_its_counts():
-    bins = pd.DataFrame({"low": [0.0, 0.5], "high": [0.5, 1.0], "n": [3, 9],
-                         "mean_p": [0.2, 0.8], "share": [0.3, 0.7]})  # fmt: skip
-    both = pd.concat([bins.assign(model="probe"), bins.assign(model="probe_calibrated")])
-    fig = figures.reliability(both)
-    assert [ax.get_title(loc="left") for ax in fig.axes[:2]] == ["probe", "probe calibrated"]
-    assert [bar.get_height() for bar in fig.axes[2].patches] == [3, 9]
 
 
 def test_curves_are_drawn_from_one_point_and_band_what_has_an_interval():
