@@ -1,4 +1,4 @@
-"""Operating point, net benefit, referral and aggregation: planted and worked by hand."""
+"""Temperature, threshold, referral and net benefit: planted, and worked by hand."""
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,40 @@ TRUE = RNG.uniform(0.02, 0.98, 20000)
 Y = (RNG.random(20000) < TRUE).astype(int)
 
 
+@pytest.mark.parametrize("planted", [0.5, 1.0, 3.0])
+def test_the_planted_temperature_is_found(planted):
+    p = expit(logit(TRUE) * planted)
+    found = decisions.temperature(p, Y)
+    assert found == pytest.approx(planted, rel=0.05)
+    np.testing.assert_allclose(decisions.apply_temperature(p, found), TRUE, atol=0.02)
+
+
+def test_weights_of_a_temperature_count_rows_as_often():
+    p, y = TRUE[:300], Y[:300]
+    twice = decisions.temperature(np.r_[p, p[:100]], np.r_[y, y[:100]])
+    weighed = decisions.temperature(p, y, np.where(np.arange(300) < 100, 2.0, 1.0))
+    assert weighed == pytest.approx(twice, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("p", "y", "reason"),
+    [
+        ([0.2, 0.8], [1, 1], "both classes"),
+        ([0.2, 0.7, 0.8], [0, 1, 1], "do not determine"),  # all right: ever surer
+        ([0.8, 0.2], [0, 1], "do not determine"),  # all wrong: never sure
+    ],
+)
+def test_a_temperature_that_the_rows_do_not_determine(p, y, reason):
+    with pytest.raises(ValueError, match=reason):
+        decisions.temperature(p, y)
+
+
+def test_temperatures_differ_by_row():
+    p = np.array([0.0, 0.9, 0.9])
+    got = decisions.apply_temperature(p, np.array([1.0, 1.0, 2.0]))
+    np.testing.assert_allclose(got, [1e-6, 0.9, 0.75], atol=1e-6)
+
+
 def test_operating_point_is_the_highest_that_keeps_the_sensitivity():
     p, y = np.arange(1, 21) / 20, np.ones(20, int)
     assert decisions.operating_point(p, y, 0.95) == pytest.approx(0.1)
@@ -21,31 +55,42 @@ def test_operating_point_is_the_highest_that_keeps_the_sensitivity():
         decisions.operating_point([0.5], [0])
 
 
-def test_at_threshold_by_hand():
-    found = decisions.at_threshold([0.9, 0.4, 0.3, 0.1], [1, 1, 0, 0], 0.35).set_index("metric")
-    assert found.loc["sensitivity", "value"] == 1.0
-    assert found.loc["specificity", "value"] == 1.0
-    found = decisions.at_threshold([0.9, 0.4], [1, 1], 0.5, accession=[1, 2], n_boot=200)
-    assert list(found["metric"]) == ["sensitivity"]
-    assert found["value"].item() == 0.5
-    assert (found["ci_low"].item(), found["ci_high"].item()) == (0.0, 1.0)
+def test_a_threshold_is_moved_to_one_half_and_means_keep_their_side():
+    p = np.array([0.0, 0.2, 0.3, 1.0])
+    moved = decisions.rescale(p, 0.2)
+    np.testing.assert_allclose(moved, [0.375, 0.5, 0.5625, 1])
+    assert (moved.mean() >= 0.5) == (p.mean() >= 0.2)
+    np.testing.assert_array_equal(decisions.rescale(p, np.full(4, 0.5)), p)
 
 
-def test_decision_curve_has_intervals_over_accessions():
-    p, y, who = [0.9, 0.8, 0.7, 0.2] * 5, [1, 1, 0, 0] * 5, np.repeat(np.arange(10), 2)
-    found = decisions.decision_curve(p, y, [0.5], accession=who)
-    row = found.iloc[0]
-    assert row["net_benefit"] == pytest.approx(0.25)
-    assert row["ci_low"] < 0.25 < row["ci_high"]
-    alone = decisions.decision_curve(p, y, [0.5], accession=np.arange(20) // 4)
-    assert alone["ci_low"][0] == alone["ci_high"][0] == pytest.approx(0.25)  # all groups alike
+def planted(scores, fold):
+    """Predictions: scores maps (accession, class) to the probabilities of its images."""
+    rows = [
+        {"fold": fold, "accession": who, "tumor_class": label, "image_id": f"{who}-{n}", "p": p}
+        for (who, label), values in scores.items()
+        for n, p in enumerate(values)
+    ]
+    return pd.DataFrame(rows).rename(columns={"p": "p_malignant"})
 
 
-def test_decision_curve_by_hand():
-    found = decisions.decision_curve([0.9, 0.6, 0.7, 0.1], [1, 1, 0, 0], [0.5, 0.8])
+def test_each_fold_is_fitted_on_its_own_validation():
+    first = planted({("1", "benign"): [0.1], ("2", "malignant"): [0.4, 0.8]}, fold=1)
+    second = planted({("3", "malignant"): [0.3]}, fold=2)
+    held = pd.concat([first, second])
+    lowest = decisions.by_fold(held, "image", lambda p, y: p[y].min())
+    assert lowest.to_dict() == {1: 0.4, 2: 0.3}
+    means = decisions.by_fold(held, "accession", lambda p, y: p[y].min())
+    assert means.to_dict() == pytest.approx({1: 0.6, 2: 0.3})
+    temperatures = decisions.by_fold(held, "image", decisions.temperature)
+    assert temperatures.isna().to_dict() == {1: False, 2: True}  # one class only
+
+
+def test_net_benefit_by_hand():
+    found = decisions.net_benefit([0.9, 0.6, 0.7, 0.1], [1, 1, 0, 0], [0.5, 0.8])
     assert found["net_benefit"].tolist() == pytest.approx([2 / 4 - 1 / 4, 1 / 4])
     assert found["treat_all"].tolist() == pytest.approx([0.5 - 0.5, 0.5 - 0.5 * 4])
-    perfect = decisions.decision_curve([1, 1, 0, 0], [1, 1, 0, 0])
+    assert found["threshold"].tolist() == [0.5, 0.8]
+    perfect = decisions.net_benefit([1, 1, 0, 0], [1, 1, 0, 0], np.arange(1, 100) / 100)
     assert (perfect["net_benefit"] == 0.5).all()
 
 
@@ -53,45 +98,18 @@ def test_risk_coverage_of_planted_models():
     y = np.array([1, 0, 1, 0])
     perfect = decisions.risk_coverage([0.9, 0.2, 0.7, 0.4], y)
     assert perfect["coverage"].tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert perfect["certainty"].tolist() == pytest.approx([0.4, 0.3, 0.2, 0.1])
     assert (perfect["risk"] == 0).all()
     assert (decisions.risk_coverage([0.1, 0.8, 0.3, 0.6], y)["risk"] == 1).all()
     tied = decisions.risk_coverage(np.full(4, 0.7), y)
-    assert tied["coverage"].tolist() == [1.0]
-    assert tied["risk"].tolist() == [0.5]
+    assert tied[["coverage", "risk"]].to_numpy().tolist() == [[1.0, 0.5]]
     one_wrong = decisions.risk_coverage([0.9, 0.2, 0.4, 0.4], y)
     assert one_wrong["coverage"].tolist() == [0.25, 0.5, 1.0]
     assert one_wrong["risk"].tolist() == pytest.approx([0, 0, 0.25])
 
 
-def test_area_under_risk():
-    y = np.array([1, 0, 1, 0])
-    assert decisions.area_under_risk([0.9, 0.2, 0.7, 0.4], y) == 0
-    assert decisions.area_under_risk([0.1, 0.8, 0.3, 0.6], y) == 1
-    assert decisions.area_under_risk(np.full(4, 0.7), y) == pytest.approx(0.5)
-    assert decisions.area_under_risk([0.9, 0.2, 0.4, 0.05], [1, 0, 1, 0]) == pytest.approx(0.25 / 4)
-
-
-def test_risk_intervals_hold_the_risk():
-    accession = np.arange(2000) % 40
-    table = decisions.risk_coverage(TRUE[:2000], Y[:2000], accession, n_boot=300)
-    inside = table["risk"].between(table["ci_low"], table["ci_high"])
-    assert inside.iloc[50:].mean() > 0.95
-    assert table["coverage"].is_monotonic_increasing
-    assert table["coverage"].iloc[-1] == 1
-
-
-def test_aggregation_rules_by_hand():
-    p = [0.9, 0.6, 0.2, 0.1, 0.4]
-    rows = pd.DataFrame({"p_malignant": p, "accession": [1, 1, 1, 1, 2], "fold": 1, "seed": 0})
-    rows = rows.assign(model="m", task="malignancy", protocol="accession", tumor_class="benign")
-    got = {
-        rule: decisions.aggregate(rows, rule)["p_malignant"].tolist() for rule in decisions.RULES
-    }
-    assert got["mean"] == pytest.approx([0.45, 0.4])
-    assert got["majority"] == [0.5, 0.0]
-    assert got["top"] == [0.9, 0.4]
-    expected = expit(np.mean(logit(p[:4])))
-    assert got["logodds"] == pytest.approx([expected, 0.4])
-    assert decisions.aggregate(rows)["n_images"].tolist() == [4, 1]
-    with pytest.raises(ValueError, match="majority"):
-        decisions.aggregate(rows, "median")
+@pytest.mark.parametrize(("p", "y"), [([], []), ([0.5], [1, 0]), ([1.5], [1])])
+def test_bad_arrays(p, y):
+    for function in (decisions.risk_coverage, decisions.operating_point, decisions.temperature):
+        with pytest.raises(ValueError, match="p "):
+            function(p, y)
