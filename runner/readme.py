@@ -15,17 +15,13 @@ SAMPLE = ROOT / "reports" / "sample"
 FIGURE = "02_patient_split"  # the notebook whose figure README.md shows
 
 
-def key_figure():
-    """The figure that the index of the sample's run shows of a notebook: base64, alt text."""
+def values():
+    """What the templates may use: numbers of the sample, its run.json, a figure with alt text."""
     index = (SAMPLE / "index.html").read_text(encoding="utf-8")
     image = rf'base64,([^"]+)" alt="([^"]*)">(?:(?!<img).)*"{FIGURE}.html'
-    return re.search(image, index, re.DOTALL).groups()
-
-
-def values():
-    """What the templates may use: metrics and run.json of the sample, alt text of the figure."""
+    figure, alt = re.search(image, index, re.DOTALL).groups()
     record = load(SAMPLE / "run.json")
-    return {"sample": metrics_of(SAMPLE), "record": record, "alt": key_figure()[1]}
+    return {"sample": metrics_of(SAMPLE), "record": record, "figure": figure, "alt": alt}
 
 
 def render(text, **values):
@@ -40,9 +36,10 @@ def render(text, **values):
 
 
 if __name__ == "__main__":
+    found = values()
     (SAMPLE / "figures").mkdir(exist_ok=True)
-    (SAMPLE / "figures" / f"{FIGURE}.png").write_bytes(base64.b64decode(key_figure()[0]))
-    text = render((ROOT / "README.md").read_text(encoding="utf-8"), **values())
+    (SAMPLE / "figures" / f"{FIGURE}.png").write_bytes(base64.b64decode(found["figure"]))
+    text = render((ROOT / "README.md").read_text(encoding="utf-8"), **found)
     (ROOT / "README.md").write_text(text, encoding="utf-8")
-    text = page("model_card.md.j2", **values())
+    text = page("model_card.md.j2", **found)
     (ROOT / "reports" / "MODEL_CARD.md").write_text(text, encoding="utf-8")

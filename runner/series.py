@@ -118,7 +118,9 @@ def run_notebooks(plan, folder, record):
             here = provenance.where(plan["root"])
             print(f"{here['backend']} computes on {here['device']}. {here['idle']}", flush=True)
         print(f"{name}: running ({why})", flush=True)
-        forget(name, folder, record)
+        other = "DATA" in plan["parameters"][name] and ("parameter" in why or "images" in why)
+        for old in list(done) if other and done.keys() <= set(plan["wanted"]) else [name]:
+            forget(old, folder, record)  # of other images no result may stand when 01 runs
         done[name] = {**run_one(name, plan, folder, record), **here}
         record["notebooks"] = done = dict(sorted(done.items()))
         write_json(record, folder / "run.json")
