@@ -90,9 +90,7 @@ def lower_maps(folder, index, size, backbone, weights, share, views=("identity",
         raise ValueError(f"views {sorted(turned)} need square images; size is {list(size)}")
     if share == 1:
         return [_pictures(folder, index, size, view) for view in _known(views)]
-    network = backbones.build_backbone(backbone, size, weights)
-    lower, _ = backbones.cut(network, share)
-    key = [backbone, backbones.weights_key(backbone, weights, lambda: network)]
+    lower, *key = _lower(backbone, tuple(size), weights, share)
     shape = (len(index), *lower.output_shape[1:])
 
     def maps(view):
@@ -103,6 +101,14 @@ def lower_maps(folder, index, size, backbone, weights, share, views=("identity",
         return cached("maps", parts, shape, np.float16, fill)
 
     return [maps(view) for view in _known(views)]
+
+
+@cache
+def _lower(backbone, size, weights, share):
+    """The lower blocks, and what names them: so that stored maps are opened without building."""
+    network = backbones.build_backbone(backbone, size, weights)
+    key = backbones.weights_key(backbone, weights, lambda: network)
+    return backbones.cut(network, share)[0], backbone, key
 
 
 def _pictures(folder, index, size, view):
