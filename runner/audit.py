@@ -44,10 +44,8 @@ def fingerprint(results, folder):
 
 
 def check_tables(results):
-    """ValueError where a run's tables leak or were computed on several images; names the first.
-
-    Every protocol keeps its promise on the table of splits, every prediction is on an image that
-    its fold tests, and no table of validation, by which models are chosen, holds such an image.
+    """ValueError that names the first leak: a protocol that breaks its promise, a prediction on an
+    image that its fold does not test, a score of validation on one that it does; or mixed images.
     """
     if not (results / "splits.csv").exists():
         return

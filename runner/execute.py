@@ -12,11 +12,6 @@ import nbformat
 import papermill
 from ipykernel.parentpoller import ParentPollerUnix
 
-CAUSES = {
-    "DeadKernelError": "the kernel died (killed, or out of memory?)",
-    "CellTimeoutError": "the cell took longer than --timeout allows",
-}
-
 
 def execute(log, timeout, **request):
     """Run papermill on `request` in a process of its own; RuntimeError or OSError if it fails."""
@@ -66,10 +61,10 @@ def _child(messages, log, timeout, request):
         papermill.execute_notebook(**request, **options, execution_timeout=timeout)
         messages.send(None)
     except Exception as error:
-        name = type(error).__name__
-        why = CAUSES.get(name, f"{name}: {error}")
+        why, late = f"{type(error).__name__}: {error}", isinstance(error, TimeoutError)
         if isinstance(error, papermill.PapermillExecutionError):
             tail = str(error).strip().splitlines()[-12:]
             why = "\n    ".join([f"{error.ename}: {error.evalue}", *tail])
-        plain = isinstance(error, OSError) and name not in CAUSES  # a full disk, for example
+        why = "the cell took longer than --timeout allows" if late else why
+        plain = isinstance(error, OSError) and not late  # a full disk, for example
         messages.send(error if plain else RuntimeError(f"{places[-1]}: {why}"))

@@ -54,9 +54,8 @@ def key_of(plan, name, done, images):
 def result_hashes(results, notebook, names):
     """Hashes of the files `names` under `results`, and of the notebook's rows of metrics.csv."""
     found = {name: file_hash(results / name) for name in names if name != "metrics.csv"}
-    path = results / "metrics.csv"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
-    rows = [line for line in lines if line.startswith(f"{notebook},")]
+    text = path.read_text("utf-8") if (path := results / "metrics.csv").exists() else ""
+    rows = [line for line in text.splitlines() if line.startswith(f"{notebook},")]
     return found | ({"metrics.csv": digest(rows)} if rows else {})
 
 
