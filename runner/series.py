@@ -118,9 +118,7 @@ def run_notebooks(plan, folder, record):
             here = provenance.where(plan["root"])
             print(f"{here['backend']} computes on {here['device']}. {here['idle']}", flush=True)
         print(f"{name}: running ({why})", flush=True)
-        other = "DATA" in plan["parameters"][name] and ("parameter" in why or "images" in why)
-        for old in list(done) if other and done.keys() <= set(plan["wanted"]) else [name]:
-            forget(old, folder, record)  # of other images no result may stand when 01 runs
+        forget(name, folder, record)
         done[name] = {**run_one(name, plan, folder, record), **here}
         record["notebooks"] = done = dict(sorted(done.items()))
         write_json(record, folder / "run.json")
@@ -160,6 +158,7 @@ def run_one(name, plan, folder, record):
     # The key is taken before the run: code that is edited meanwhile is not what ran.
     key = provenance.key_of(plan, name, record["notebooks"], "")
     before, start = states(), time.monotonic()
+    results.mkdir(exist_ok=True)
     try:
         execute(
             log, plan["timeout"], input_path=str(plan["paths"][name]), cwd=str(root),
@@ -167,6 +166,11 @@ def run_one(name, plan, folder, record):
             parameters={**parameters, "RESULTS": given},
         )  # fmt: skip
     except RuntimeError as error:
+        if "holds results of other images" in str(error):
+            print("  its images are others than before: what was computed on those is removed")
+            shutil.rmtree(results)
+            record["notebooks"].clear()
+            return run_one(name, plan, folder, record)
         raise RuntimeError(f"{name} failed {error}\n    (log: {log})") from None
     written = {file for file, state in states().items() if before.get(file) != state}
     if f"summaries/{name}.json" not in written:

@@ -460,6 +460,18 @@ def test_images_are_named_first_and_their_place_is_told_nowhere(tmp_path, monkey
         assert "PHANTOM: synthetic images" in capsys.readouterr().out
 
 
+def test_results_of_other_images_are_removed_when_the_images_are_made_anew(series, capsys):
+    refuse = 'from pathlib import Path\n\nif Path(RESULTS, "02_second.csv").exists():\n'
+    refuse += (
+        '    raise ValueError(f"{RESULTS} holds results of other images: 02_second.csv")\nvalue = 1'
+    )
+    tiny.write(series, "01_first", refuse)
+    assert tiny.run(series, "--notebooks", "01") == 0
+    assert "what was computed on those is removed" in capsys.readouterr().out
+    assert list(entries(series)) == ["01_first"]
+    assert not (report(series) / "results/02_second.csv").exists()
+
+
 def test_a_folder_of_images_that_is_not_there_is_refused(tmp_path, capsys):
     root = tiny.project(tmp_path / "series")
     tiny.with_data(root, tmp_path / "images")
