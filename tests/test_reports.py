@@ -303,5 +303,6 @@ def test_readme_and_model_card_show_what_is_committed():
     values = readme.values()
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text == readme.render(text, **values), "README.md is stale: make reports"
+    assert "undefined" not in text
     card = (REPORTS / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card == readme.page("model_card.md.j2", **values), "stale: make reports"
