@@ -1,6 +1,6 @@
 """Speed of training: what feed and augmentation cost, and a probe on cached features against `fit`.
 
-``make bench``, or ``python -m bench.bench_training [--weights FILE]``. Ratios are taken within one
+``make bench``, or ``python -m bench.bench_training``. Ratios are taken within one
 run, from medians of alternating repeats. It runs on any Keras backend and device.
 """
 
@@ -12,10 +12,9 @@ import pandas as pd
 
 from bench.bench_data import BATCH, SIZE, Batches, alternate, ratios
 from helpers import backbones, data, features, images, splits
-from helpers.probe import fit_probe, patient_weights
-from helpers.results import ROOT
+from helpers.probe import fit_probe
 from helpers.stain import StainJitter
-from phantom import make_phantom
+from phantom import make_phantom, phantom_folder
 
 import keras
 from keras import layers, ops
@@ -79,31 +78,24 @@ def throughput_table(pixels, repeats):
     jobs = {
         "model alone, batch in memory": alone(network(size), pixels, y),
         "from the cache": fed(network(size), pixels, y),
-        "and flips": fed(network(size, *flips), pixels, y),
+        "and flips, as layers": fed(network(size, *flips), pixels, y),
         "and stain jitter": fed(network(size, *flips, StainJitter()), pixels, y),
-        "and flips, numpy": fed(network(size), pixels, y, True),
-        "and stain jitter, numpy": fed(network(size, StainJitter()), pixels, y, True),
+        "from the cache, with flips": fed(network(size), pixels, y, flip=True),
+        "and stain jitter ": fed(network(size, StainJitter()), pixels, y, flip=True),
     }
     return ratios(alternate(jobs, repeats))
 
 
-def epochs_needed(x, y, accession, folds):
-    """Mean number of epochs until early stopping ends the training of a head on these features."""
-    counts = []
-    for fold in folds:
-        head = keras.Sequential([keras.Input(x.shape[1:]), layers.Dense(1, activation="sigmoid")])
-        parts = [
-            (x[rows], y[rows], patient_weights(y[rows], accession[rows]))
-            for rows in (fold.train, fold.val)
-        ]
-        stop = keras.callbacks.EarlyStopping(patience=5)
-        options = {"epochs": 60, "verbose": 0, "callbacks": [stop], "validation_data": parts[1]}
-        history = compiled(head, 0.01).fit(*parts[0][:2], sample_weight=parts[0][2], **options)
-        counts.append(len(history.epoch))
-    return np.mean(counts)
+def epochs_needed(x, y, fold):
+    """Epochs until early stopping ends the training of a head on the features of a fold."""
+    head = keras.Sequential([keras.Input(x.shape[1:]), layers.Dense(1, activation="sigmoid")])
+    stop = keras.callbacks.EarlyStopping(patience=5)
+    held = (x[fold.val], y[fold.val])
+    options = {"epochs": 60, "verbose": 0, "callbacks": [stop], "validation_data": held}
+    return len(compiled(head, 0.01).fit(x[fold.train], y[fold.train], **options).epoch)
 
 
-def probe_table(folder, index, pixels, weights):
+def probe_table(folder, index, pixels):
     """Probing every fold and magnification from cached features, against fitting with `fit`.
 
     The time of `fit` is computed: images a second in an epoch of the frozen network under a head,
@@ -112,26 +104,23 @@ def probe_table(folder, index, pixels, weights):
     y = index["tumor_class"].eq("malignant").to_numpy("float32")
     accession, zoom = index["accession"].to_numpy(), index["magnification"].to_numpy()
     folds = splits.folds(index, splits.make_splits(index, protocols=["accession"]), "accession")
-    see = features.frozen_features
     start = time.perf_counter()
-    x = see(folder, index, SIZE, LITE0, weights)[:, 0]
+    features.frozen_features(folder, index, SIZE, LITE0)
     first = time.perf_counter() - start
-
     start = time.perf_counter()
-    x = see(folder, index, SIZE, LITE0, weights)[:, 0]
+    x = features.frozen_features(folder, index, SIZE, LITE0)[:, 0]
     for fold in folds:
         for magnification in np.unique(zoom):
             known = fold.known[zoom[fold.known] == magnification]
             probe = fit_probe(x[known], y[known], accession[known])
             probe.predict_proba(x[fold.test[zoom[fold.test] == magnification]])
     probing = time.perf_counter() - start
-
-    backbone = backbones.build_backbone(LITE0, SIZE, weights)
+    backbone = backbones.build_backbone(LITE0, SIZE)
     backbone.trainable = False
     pooled = layers.GlobalAveragePooling2D()(backbone.output)
     model = compiled(keras.Model(backbone.input, layers.Dense(1, activation="sigmoid")(pooled)))
     rate = alternate({"": fed(model, pixels, y)}, 1)[""]
-    epochs = epochs_needed(x, y, accession, folds)
+    epochs = np.mean([epochs_needed(x, y, fold) for fold in folds])
     fitting = sum(len(fold.known) for fold in folds) * epochs / rate
     rows = [
         (f"fit, {epochs:.0f} epochs at {rate:.0f} images/s", fitting, 1.0),
@@ -145,26 +134,18 @@ def probe_table(folder, index, pixels, weights):
 def main(arguments=None):
     """Print the tables."""
     parser = argparse.ArgumentParser("python -m bench.bench_training", description=main.__doc__)
-    parser.add_argument("--weights", default="imagenet", help="of EfficientNet-Lite0")
     parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args(arguments)
+    repeats = parser.parse_args(arguments).repeats
     backbones.set_seed(0)
-    folder = make_phantom(ROOT / "data" / "bench_350x230", 1)
+    folder = make_phantom(phantom_folder(images_per_slide=1), images_per_slide=1)
     index, _ = data.build_index(folder)
-    small, large = (images.load_images(folder, index, size) for size in ([115, 175], SIZE))
     print(f"\nKeras on {keras.config.backend()}, {len(index)} images, batches of {BATCH}\n")
-    tables = {
-        "Training the network of notebook 03, 175x115 px": lambda: throughput_table(
-            small, options.repeats
-        ),
-        "The same, 350x230 px": lambda: throughput_table(large, options.repeats),
-        "5 folds x 4 magnifications on frozen EfficientNet-Lite0, 350x230 px": lambda: probe_table(
-            folder, index, large, options.weights
-        ),
-    }
-    for title, measure in tables.items():
-        text = measure().to_string(index=False, float_format="{:.2f}".format)
-        print(f"{title}\n{text}\n", flush=True)
+    for size in ([115, 175], SIZE):
+        pixels = images.load_images(folder, index, size)
+        print(f"Training the network of notebook 03, {size[1]}x{size[0]} px")
+        print(throughput_table(pixels, repeats).round(2).to_string(index=False), "\n")
+    print("5 folds x 4 magnifications on frozen EfficientNet-Lite0, 350x230 px")
+    print(probe_table(folder, index, pixels).round(2).to_string(index=False))
 
 
 if __name__ == "__main__":

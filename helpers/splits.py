@@ -8,11 +8,7 @@
 - ``image``: images at random, as in the literature's 99%: leaky.
 
 The parts of the whole database are fixed in data/folds.csv, one row an accession: balanced in
-class, tumour type and number of images. Any other project can use them::
-
-    folds = pandas.read_csv("data/folds.csv")
-    images["accession"] = images["name"].str.extract(r"-(\\d\\d-\\d+)[A-Z]*-\\d+-\\d+")
-    images = images.merge(folds[["accession", "fold"]], on="accession")  # test part of each image
+class, tumour type and number of images. data/README.md says how to use them elsewhere.
 
 With fewer accessions, another number of folds, or further repeats, scikit-learn's StratifiedKFold
 deals the accessions at hand. In fold k part k is tested and the accessions of part k % n + 1

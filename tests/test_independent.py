@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.optimize import root
+from scipy.optimize import brentq, root
 from scipy.special import expit, logit
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score, roc_auc_score
@@ -88,7 +88,7 @@ def grouped(rows, level, task):
 def calibration(y, p):
     """Intercept with the slope held at 1, and slope (left out where the classes are separated)."""
     z = logit(p.clip(1e-6, 1 - 1e-6))
-    shift = root(lambda a: np.sum(y - expit(a + z)), 0.0, tol=1e-12).x[0]
+    shift = brentq(lambda a: np.sum(y - expit(a + z)), -50, 50, xtol=1e-12)
     out = {"calibration_intercept": shift}
     if z[y].min() < z[~y].max() and z[~y].min() < z[y].max():
         x = np.column_stack([np.ones(len(z)), z])
