@@ -96,13 +96,14 @@ def test_the_whole_database_gets_the_committed_folds():
     assert other.equals(PLAN[PLAN["protocol"] == "accession"])  # fixed, whatever the seed
 
 
-def test_the_folds_are_used_as_the_docstring_says(tmp_path, monkeypatch):
+def test_the_folds_are_used_as_the_data_card_says(tmp_path, monkeypatch):
     """The three lines of pandas, run as they stand."""
-    lines = splits.__doc__.split("::\n\n")[1].split("\n\n")[0]
+    card = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    lines = card[card.index("folds = pd.read_csv") :].partition("```")[0]
     images = pd.DataFrame({"name": INDEX["image_id"] + ".png"})
-    monkeypatch.chdir(ROOT)
-    space = {"pandas": pd, "images": images}
-    exec("\n".join(line.strip() for line in lines.splitlines()), space)
+    monkeypatch.chdir(ROOT / "data")
+    space = {"pd": pd, "images": images}
+    exec(lines, space)
     tested = PLAN[PLAN["protocol"].eq("accession") & PLAN["role"].eq("test")]
     found = space["images"].assign(image_id=lambda t: t["name"].str[:-4])
     assert len(found) == len(INDEX)
