@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, run_series
+from conftest import ROOT
 from sklearn.metrics import roc_auc_score
 
 from helpers.results import METRIC_COLUMNS, PREDICTION_COLUMNS
