@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from skimage import data, transform
 
+import helpers
 from helpers import backbones, stain
 
 import keras
@@ -307,3 +308,20 @@ def test_feed_gives_the_batches_in_their_order_anew_each_pass():
     passes = [[keras.ops.convert_to_numpy(x) for x, _ in fed] for _ in range(2)]
     assert [[x[0, 0] for x in batches] for batches in passes] == [[10, 11, 12], [20, 21, 22]]
     assert [x.shape for x in passes[0]] == [(4, 2), (3, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("how", ["variable", "file"])
+def test_a_missing_backend_is_named_with_its_setting(how, tmp_path, monkeypatch):
+    """Keras alone says "No module named ..." from inside, and names neither."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    if how == "variable":
+        monkeypatch.setenv("KERAS_BACKEND", "nowhere")
+    else:
+        (tmp_path / "keras.json").write_text('{"backend": "nowhere"}')
+    setting = {"variable": "KERAS_BACKEND", "file": str(tmp_path / "keras.json")}[how]
+    with pytest.raises(ModuleNotFoundError, match=r"Keras on nowhere, .*take it away") as error:
+        helpers._check_backend()
+    assert setting in one_line(error)
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    helpers._check_backend()

@@ -212,27 +212,57 @@ def test_settings_of_the_user_change_nothing(folder, index, keras_settings):
     np.testing.assert_array_equal(features.frozen_features(folder, index, SIZE, NAME), expected)
 
 
-def test_jax_gives_the_same_features_under_a_key_of_its_own(folder, index, tmp_path):
+JAX = """
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+
+from helpers import backbones, features, probe, stain
+
+assert (keras.config.backend(), keras.config.floatx()) == ("jax", "float16")
+folder, size, name = sys.argv[1], [64, 96], "EfficientNetLite0"
+index = pd.read_csv("index.csv")
+x = features.frozen_features(folder, index, size, name)
+np.save("features.npy", x)
+backbones.set_seed(0)
+probe.fit_probe(x, [0, 1], ["a", "b"])
+
+
+class Batches(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, number):
+        return np.full((4, 8, 8, 3), 100, "uint8"), np.zeros((4, 3), "float32")
+
+
+inputs = keras.Input((8, 8, 3))
+jittered = stain.StainJitter(0.2)(inputs)
+model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(jittered))
+model.compile("sgd", "mean_absolute_error")
+losses = model.fit(backbones.feed(Batches()), epochs=2, shuffle=False, verbose=0).history["loss"]
+assert losses[0] != losses[1]  # the jitter is drawn anew
+assert np.allclose(model.predict(backbones.feed(Batches()), verbose=0), 100)
+"""
+
+
+def test_jax_gives_the_same_under_keys_of_its_own(folder, index, tmp_path):
     """In a process of its own, with a keras.json that asks for another layout and precision."""
-    expected = features.frozen_features(folder, index[:2], [32, 32], NAME)
     settings = {"floatx": "float16", "image_data_format": "channels_first"}
     (tmp_path / "keras.json").write_text(json.dumps(settings | {"backend": "tensorflow"}))
     index[:2].to_csv(tmp_path / "index.csv", index=False)
-    code = (
-        "import sys, keras, numpy as np, pandas as pd\n"
-        "from helpers import features\n"
-        "assert keras.backend.backend() == 'jax'\n"
-        "assert keras.config.floatx() == 'float16'\n"
-        "index = pd.read_csv('index.csv')\n"
-        f"got = features.frozen_features(sys.argv[1], index, [32, 32], '{NAME}')\n"
-        "np.save('features.npy', got)\n"
-    )
     root = Path(__file__).parents[1]
     own = {"KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path), "PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", code, str(folder)]
     done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True
+        [sys.executable, "-c", JAX, str(folder)],
+        cwd=tmp_path,
+        env=os.environ | own,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
+    expected = features.frozen_features(folder, index[:2], SIZE, NAME)
     np.testing.assert_allclose(np.load(tmp_path / "features.npy"), expected, atol=1e-3)
     assert len(list(images.cache_folder().glob("features-*.npy"))) == 2
