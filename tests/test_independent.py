@@ -21,7 +21,8 @@ NAME = re.compile(r"SOB_[BM]_((?:A|F|PT|TA|DC|LC|MC|PC)-(\d\d-\d+)[A-Z]*)-(40|10
 TYPES = ["A", "F", "PT", "TA", "DC", "LC", "MC", "PC"]
 FUSED = ("fusion_mean", "fusion_stacked", "best_single")
 LEAST = 5  # patients of a class or a type: fewer, and there is no interval, and no recall
-THRESHOLD = "selected_threshold_"  # models of notebook 07, named by level
+# Models of notebook 07, named by level.
+THRESHOLD, CALIBRATED = "selected_threshold_", "selected_calibrated_"
 DECISIONS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity")
 OVER_TYPES = ("balanced_accuracy", "macro_f1")
 SHARES = {"accuracy": None, "sensitivity": "malignant", "specificity": "benign"}
@@ -163,8 +164,12 @@ def expected_metrics(rows, notebook, group):
         classes = patients(rows, "tumor_class").reindex(["benign", "malignant"], fill_value=0)
         if magnification != "all" and classes.min() < LEAST:
             return {}
-    if model.startswith(THRESHOLD) and level != model.removeprefix(THRESHOLD):
-        return {}  # the threshold was chosen for decisions at its own level
+    if notebook == "07_error_analysis":
+        if magnification != "all" or level == "slide":
+            return {}
+        own = model.removeprefix(THRESHOLD).removeprefix(CALIBRATED)
+        if level != own and (model.startswith(THRESHOLD) or own == "accession"):
+            return {}  # chosen for scores of that level
     expected = recompute(rows, task, protocol, level)
     if model.startswith(THRESHOLD):  # rescaled scores: the decisions alone mean something
         return {m: v for m, v in expected.items() if m in DECISIONS}

@@ -86,7 +86,7 @@ def test_metrics_keep_their_contract(metrics):
     keys = ["notebook", "model", "task", "protocol", "magnification", "level", "metric"]
     assert not metrics.duplicated(keys).any()
     fractions = metrics[~metrics["metric"].str.startswith("calibration_")]
-    assert fractions["value"].between(0, 1).all()
+    assert fractions["value"].between(-1e-9, 1 + 1e-9).all()  # sums of many fractions
     inside = metrics.dropna(subset=["ci_low"])
     assert (inside["ci_low"] <= inside["ci_high"]).all()
     assert len(inside) > 0.5 * len(metrics)
