@@ -82,8 +82,7 @@ def make_plan(args, root):
     for name, _, value in (pair.partition("=") for pair in args.given):
         spread(name, value, defaults, chosen, yaml.safe_load)
     values = {name: {**defaults[name], **chosen[name]} for name in paths}
-    data = [given["DATA"] for given in values.values() if "DATA" in given]
-    images = audit.source(data[0]) if data else None
+    images = next((audit.source(v["DATA"]) for v in values.values() if "DATA" in v), None)
     return vars(args) | {
         "root": root, "runs": root / args.reports, "paths": paths, "parameters": values,
         "run": run or ("breakhis" if images else args.profile), "images": images,

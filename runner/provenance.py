@@ -14,9 +14,11 @@ from runner.plan import HIDDEN
 
 CODE = ("helpers/*.py", "phantom/*.py", "requirements.lock", "data/*.csv")
 # Asked in a process of its own: what computes is what Keras finds when a notebook imports it.
-ASK = """import json, keras
-name = keras.config.backend()
-print(json.dumps([name, __import__(name).__version__, keras.distribution.list_devices()]))"""
+ASK = """import json; from keras import config, distribution
+name = config.backend()
+backend = __import__(name)
+gpus = ["gpu"] * backend.cuda.is_available() if name == "torch" else distribution.list_devices()
+print(json.dumps([name, backend.__version__, gpus]))"""
 LABELS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
@@ -63,7 +65,7 @@ def where(root):
     """With what is computed here, in words; idle: why a GPU is not used. ValueError: no Keras."""
     asked = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True)
     if asked.returncode:
-        said = (asked.stderr.splitlines() or ["?"])[-1]
+        said = asked.stderr.strip().rpartition("\n")[2]
         raise ValueError(f"Keras cannot compute (KERAS_BACKEND, keras.json in ~/.keras): {said}")
     name, version, devices = json.loads(asked.stdout.splitlines()[-1])
     used = any("gpu" in device or "cuda" in device for device in devices)

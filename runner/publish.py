@@ -69,11 +69,10 @@ def places(root, folder, run):
     """Paths of this machine that pages may hold, and what is shown in their place."""
     hidden = dict.fromkeys((str(folder), os.path.relpath(folder, root)), f"reports/runs/{run}")
     hidden |= {f"{folder.parent}/": "reports/runs/", f"{root}/": "", str(root): "."}
-    hidden |= {f"{Path.home()}/": "~/"}
-    images = audit.load(folder / "results" / "data.json").get("folder")
-    for data in filter(None, (images, os.environ.get("BREAKHIS_DIR"))):
+    named = audit.load(folder / "results/data.json").get("folder"), os.environ.get("BREAKHIS_DIR")
+    for data in filter(None, named):
         hidden |= {str(path): path.name for path in (Path(data), Path(root, data).resolve())}
-    return hidden
+    return hidden | {f"{Path.home()}/": "~/"}
 
 
 def render(notebook, known, tissue):
