@@ -18,6 +18,7 @@ import sys
 import tempfile
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -141,22 +142,22 @@ def run_tasks(task, arguments, key, folder="", scheduler="", n_jobs=1):
     """
     place = resolve(folder) if folder else None
     call = joblib.Memory(place, verbose=0).cache(_call, ignore=["task"])
-    jobs = [joblib.delayed(call)(task, key, some) for some in arguments]
-    with _workers(scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS"), n_jobs, place):
-        done = joblib.Parallel(return_as="generator", batch_size=1, pre_dispatch="all")(jobs)
-        return list(tqdm(done, "Trainings done", len(jobs), mininterval=10))
+    key = f"{key} {task.__name__}"
+    scheduler = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if scheduler:
+        done = _on_dask(scheduler, place, partial(call, task, key), arguments)
+    else:
+        jobs = [joblib.delayed(call)(task, key, some) for some in arguments]
+        done = joblib.Parallel(n_jobs, return_as="generator", pre_dispatch="all")(jobs)
+    return list(tqdm(done, "Trainings done", len(arguments), mininterval=10))
 
 
 def _call(task, key, some):  # here, as joblib.Memory needs a function that workers can import
     return task(*some)
 
 
-@contextmanager
-def _workers(scheduler, n_jobs, place):
-    if not scheduler:
-        with joblib.parallel_config("loky", n_jobs=n_jobs):
-            yield
-        return
+def _on_dask(scheduler, place, call, arguments):
+    """Results of the calls in order, as they come; a call whose worker dies is done by another."""
     if not place:
         raise ValueError("SCHEDULER needs CHECKPOINTS, a folder that this and all workers share")
     try:
@@ -173,8 +174,7 @@ def _workers(scheduler, n_jobs, place):
                     f"worker {worker} answers {found!r}, not {right}: start it in the same "
                     "environment and repository, with the folder CHECKPOINTS in the same place"
                 )
-        with joblib.parallel_config("dask", client=client):
-            yield
+        yield from (future.result() for future in client.map(call, arguments, pure=False))
 
 
 def _facts(file):
