@@ -1,4 +1,4 @@
-"""Notebook 01 on a folder with next to nothing in it: a page, or one sentence on what is missing."""
+"""Notebook 01 on a folder with next to nothing in it: a page, or one sentence on what to do."""
 
 import shutil
 from pathlib import Path
