@@ -301,7 +301,7 @@ def describe(folder: str | Path, index: pd.DataFrame, n_dropped: int = 0) -> dic
         kind, badge = "database", f"BreakHis, whole database: {n:,} images"
     else:
         kind, badge = "sample", f"BreakHis sample: {n:,} real images of {facts['n_slides']} slides"
-        badge += f", {facts['n_accessions']} accessions"
+        badge += f", {facts['n_accessions']} patients"
     size = f"{index['width_px'].iloc[0]}x{index['height_px'].iloc[0]}"
     if kind != "phantom" and size not in SIZES:
         badge += f", resized to {size} px"

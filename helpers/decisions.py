@@ -13,18 +13,17 @@ EDGE = 1e-6  # probabilities are kept this far from 0 and 1 before the logarithm
 LIMITS = (0.1, 10)  # of a temperature that the rows determine
 
 
-def temperature(p, y, weights=None):
+def temperature(p, y):
     """T that minimises the log-loss of sigmoid(logit(p) / T); above 1 it softens.
 
-    weights: (n,), for instance to count patients alike. Guo et al., ICML 2017. ValueError where the
-    rows do not determine it: one class only, or classes so well or so badly separated that T leaves
-    0.1 to 10.
+    Guo et al., ICML 2017. ValueError where the rows do not determine it: one class only, or classes
+    so well or so badly separated that T leaves 0.1 to 10.
     """
     p, y = _checked(p, y)
     if len(np.unique(y)) < 2:
         raise ValueError("a temperature needs rows of both classes")
     fitted = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-9)
-    slope = fitted.fit(_log_odds(p)[:, None], y, weights).coef_[0, 0]
+    slope = fitted.fit(_log_odds(p)[:, None], y).coef_[0, 0]
     if not 1 / LIMITS[1] < slope < 1 / LIMITS[0]:
         raise ValueError("these rows do not determine a temperature: it would leave 0.1 to 10")
     return float(1 / slope)

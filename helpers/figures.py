@@ -10,8 +10,10 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from helpers.plots import INK, OTHER_COLORS, PALETTE, REFERENCE, look, spell
+from helpers.scores import as_text
 
 
 def intervals(
@@ -23,14 +25,14 @@ def intervals(
     xlabel: str = "AUC",
     limits: tuple[float, float] | None = None,
     reference: float | None = None,
-    digits: int = 2,
+    percent: bool = False,
 ) -> Figure:
     """Return dots with 95% intervals, a row for each value of ``rows``, the numbers beside them.
 
     ``frame`` has value, ci_low and ci_high (missing: no whisker) and the columns named by ``rows``,
     ``marks`` (several dots in a row, told apart by colour and shape) and ``panels`` (one below the
-    other). The order is that of the frame. ``reference`` draws a dashed line: 0.5 for chance. Of an
-    empty frame the figure says that there is nothing to show.
+    other). The order is that of the frame. ``reference`` draws a dashed line: 0.5 for chance.
+    ``percent`` writes shares so. Of an empty frame the figure says that there is nothing to show.
     """
     marks = marks or rows
     if frame.empty:
@@ -45,11 +47,13 @@ def intervals(
     options = {"sharex": True, "squeeze": False, "height_ratios": counts}
     fig, axes = plt.subplots(len(parts), 1, figsize=size, **options)
     for ax, (title, part) in zip(axes[:, 0], parts, strict=True):
-        _interval_rows(ax, part, rows, marks, looks, digits)
+        _interval_rows(ax, part, rows, marks, looks, percent)
         ax.set_title(spell(title))
         if reference is not None:
             ax.axvline(reference, color=REFERENCE, ls="--", lw=1, zorder=0)
     axes[-1, 0].set(xlabel=f"{xlabel} (95% interval)", xlim=limits)
+    if percent:
+        axes[-1, 0].xaxis.set_major_formatter(PercentFormatter(1, 0))
     if marks != rows and len(looks) > 1:
         for name, own in looks.items():
             axes[0, 0].plot([], [], own["marker"], color=own["color"], label=spell(name))
@@ -57,7 +61,9 @@ def intervals(
     return fig
 
 
-def _interval_rows(ax: Axes, frame: pd.DataFrame, rows: str, marks: str, looks: dict, digits: int):
+def _interval_rows(
+    ax: Axes, frame: pd.DataFrame, rows: str, marks: str, looks: dict, percent: bool
+):
     """Draw dots with whiskers on ``ax``, one line of text beside each."""
     order = list(frame[rows].unique())
     names = list(looks) if marks != rows else []
@@ -71,10 +77,9 @@ def _interval_rows(ax: Axes, frame: pd.DataFrame, rows: str, marks: str, looks: 
         ax.plot([low, high], [y, y], color=own["color"], lw=1.8, solid_capstyle="butt")
         size = 10 if own["marker"] in "*X" else 6.5  # these fill less of their square
         ax.plot(item["value"], y, own["marker"], color=own["color"], ms=size, mec="white")
-        spread = f" ({low:z.{digits}f} to {high:z.{digits}f})" if np.isfinite(low) else ""
-        words = f"{item['value']:z.{digits}f}{spread}".replace("-", "\N{MINUS SIGN}")
+        words = as_text({"ci_low": low, "ci_high": high, **item}, percent=percent)
         place = {"va": "center", "transform": ax.get_yaxis_transform()}
-        ax.text(1.02, y, words, fontsize=8.5, color=INK, **place)
+        ax.text(1.02, y, words.replace("-", "\N{MINUS SIGN}"), fontsize=8.5, color=INK, **place)
     ax.set(yticks=range(len(order)), yticklabels=[spell(row) for row in order])
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
@@ -103,23 +108,20 @@ def sheet(
     titles: list[str],
     *,
     columns: int = 4,
-    frames: list[str] | None = None,
     row_titles: list[str] | None = None,
-    width: float = 7.8,
 ) -> Figure:
     """Return images side by side, uint8 (height, width, 3), each with its title above it.
 
-    ``frames`` gives a border colour to each image (None: no border). ``row_titles`` stand at the
-    left of the rows. ``width`` is that of the figure, inches. Show sheets with ``jpeg=True``, and
-    ``tissue=True`` where they show images of the data. ValueError without images.
+    ``row_titles`` stand at the left of the rows. Show sheets with ``jpeg=True``, and images of the
+    data with ``tissue=True``. ValueError without images.
     """
     if len(images) == 0:
         raise ValueError("sheet needs at least one image.")
     n_rows = -(-len(images) // columns)
     tall, wide = np.asarray(images[0]).shape[:2]
     lines = max(title.count("\n") + 1 for title in titles) if any(titles) else 0
-    height = n_rows * (width / columns * tall / wide + 0.15 * lines + 0.08)
-    fig, axes = plt.subplots(n_rows, columns, figsize=(width, height), squeeze=False)
+    height = n_rows * (7.8 / columns * tall / wide + 0.15 * lines + 0.08)
+    fig, axes = plt.subplots(n_rows, columns, figsize=(7.8, height), squeeze=False)
     fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)
     for position, ax in enumerate(axes.flat):
         ax.set(xticks=[], yticks=[])
@@ -129,8 +131,6 @@ def sheet(
             continue
         ax.imshow(images[position], interpolation="antialiased")
         ax.set_title(titles[position], fontsize=8, pad=3)
-        if frames and frames[position]:
-            ax.spines[:].set(visible=True, color=frames[position], linewidth=2)
         if row_titles and position % columns == 0:
             ax.set_ylabel(row_titles[position // columns], fontsize=9)
     return fig

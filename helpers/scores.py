@@ -494,17 +494,16 @@ def _difference(a, b):
     return found | {"se": se, "p": 2 * stats.t.sf(abs(found["value"]) / se, found["df"])}
 
 
-def as_text(row, digits=2):
-    """A row with its interval as text: ``0.71 (0.62 to 0.80)``, no bounds where they are missing.
+def as_text(row, digits=2, percent=False):
+    """A row with its interval as text: ``0.71 (0.62 to 0.80)``, or in percent ``71% (62% to 80%)``.
 
-    ``undefined`` where there is no row (as from ``find``).
+    No bounds where they are missing; ``undefined`` where there is no row (as from ``find``).
     """
     if row is None:
         return "undefined"
-    text = f"{row['value']:z.{digits}f}"
-    if np.isnan(row["ci_low"]):
-        return text
-    return f"{text} ({row['ci_low']:z.{digits}f} to {row['ci_high']:z.{digits}f})"
+    form = "z.0%" if percent else f"z.{digits}f"
+    value, low, high = (format(row[key], form) for key in ("value", "ci_low", "ci_high"))
+    return value if np.isnan(row["ci_low"]) else f"{value} ({low} to {high})"
 
 
 def find(metrics, **where):

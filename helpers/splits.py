@@ -54,8 +54,8 @@ class Fold(NamedTuple):
 
 
 def label(protocol):
-    """The protocol's name for tables and figures: leaky ones carry the word."""
-    return f"{protocol} (leaky)" if protocol in LEAKY else protocol
+    """The protocol's name for tables and figures, what it keeps apart; leaky ones say so."""
+    return f"{protocol} (leaky)" if protocol in LEAKY else protocol.replace("accession", "patient")
 
 
 def make_splits(index, n_folds=5, repeats=1, seed=0, protocols=PROTOCOLS):
@@ -204,7 +204,7 @@ def check_disjoint(index, splits, protocol):
         problems += [f"fold {fold}: accession {x} is in both train and val" for x in names]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ValueError(f"Split {label(protocol)} leaks: {'; '.join(problems[:5])}{more}.")
+        raise ValueError(f"Split {protocol} leaks: {'; '.join(problems[:5])}{more}.")
     return {by: int(rows["offenders"].map(len).sum()) for by, rows in found.groupby("by")}
 
 

@@ -200,7 +200,7 @@ def test_each_bad_file_is_named_with_its_reason(tmp_path):
         (row,) = bad[bad["path"].str.contains(f"{key}.", regex=False)].itertuples()
         assert reason in row.reason
     badge = data.describe(tmp_path, index, len(expected))["badge"]
-    assert badge.endswith("1 accessions, 15 bad files left out")
+    assert badge.endswith("1 patients, 15 bad files left out")
 
 
 def test_the_list_of_problems_is_short_and_names_the_cure_for_make(tmp_path):
@@ -645,7 +645,7 @@ def begin(folder, where):
 
 def test_open_run_gives_back_what_01_wrote(run):
     opened = data.open_run(run.results, "02_patient_split")
-    assert opened.badge == "BreakHis sample: 2 real images of 2 slides, 2 accessions"
+    assert opened.badge == "BreakHis sample: 2 real images of 2 slides, 2 patients"
     pd.testing.assert_frame_equal(opened.index, run.index)
     assert opened._replace(notebook="01_eda", index=None) == run._replace(index=None)
     assert plots._badge == run.badge

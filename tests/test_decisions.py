@@ -20,13 +20,6 @@ def test_the_planted_temperature_is_found(planted):
     np.testing.assert_allclose(decisions.apply_temperature(p, found), TRUE, atol=0.02)
 
 
-def test_weights_of_a_temperature_count_rows_as_often():
-    p, y = TRUE[:300], Y[:300]
-    twice = decisions.temperature(np.r_[p, p[:100]], np.r_[y, y[:100]])
-    weighed = decisions.temperature(p, y, np.where(np.arange(300) < 100, 2.0, 1.0))
-    assert weighed == pytest.approx(twice, rel=1e-3)
-
-
 @pytest.mark.parametrize(
     ("p", "y", "reason"),
     [

@@ -92,9 +92,10 @@ def calibration(y, p):
     shift = brentq(lambda a: np.sum(y - expit(a + z)), -50, 50, xtol=1e-12)
     out = {"calibration_intercept": shift}
     if z[y].min() < z[~y].max() and z[~y].min() < z[y].max():
-        x = np.column_stack([np.ones(len(z)), z])
-        line = root(lambda b: x.T @ (y - expit(x @ b)), [0.0, 1.0], tol=1e-12)
-        out["calibration_slope"] = line.x[1]
+        size = np.abs(z).max()  # scores of 0 and 1 alone would throw the search off
+        x = np.column_stack([np.ones(len(z)), z / size])
+        line = root(lambda b: x.T @ (y - expit(x @ b)), [0.0, 0.0], tol=1e-12)
+        out["calibration_slope"] = line.x[1] / size
     return out
 
 

@@ -197,6 +197,17 @@ def test_sections_end_with_findings_limitations_and_results(cells, path):
     assert not re.search(r"\bresults\.(save|write)_\w+\(", earlier), "results come last"
 
 
+def test_what_was_expected_is_closed_by_code(cells):
+    expected = ""
+    for cell in cells:
+        text = source(cell)
+        if is_code(cell):
+            expected = "" if re.search(r"found\(|Found|verdict\[", text) else expected
+        elif "**Expected" in text or "## Findings" in text:
+            assert not expected, f"nothing says what was found: {expected[:80]!r}"
+            expected = text.partition("**Expected")[2]
+
+
 def test_findings_are_written_by_code(cells):
     place = next(i for i, c in enumerate(cells) if "## Findings" in source(c))
     end = next(i for i, c in enumerate(cells) if "## Limitations" in source(c))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.ndimage import label
+from sklearn.metrics import roc_auc_score
 
 import phantom
 from phantom import tissue, tissue_stain
@@ -143,6 +144,39 @@ def test_masks_are_refused_for_what_is_no_phantom(made, tmp_path):
         phantom.nuclei_mask(made, "SOB_B_A-14-22549AB-40-999")
 
 
+@pytest.mark.parametrize(
+    ("signal", "least", "most"), [(0.0, 0.5, 0.5), (0.9, 0.93, 0.995), (1, 1, 1)]
+)
+def test_the_oracle_is_as_good_as_the_signal_allows(tmp_path, signal, least, most):
+    given = phantom._parameters(1, (64, 96), 0, signal, 1.0, [40])
+    (tmp_path / "phantom.json").write_text(json.dumps(given))
+    told = phantom.oracle(tmp_path)
+    facts = [
+        (name.split("-")[-4] + name.split("-")[-3], name[4] == "M", p) for name, p in told.items()
+    ]
+    patients = pd.DataFrame(facts, columns=["patient", "malignant", "p"]).groupby("patient").mean()
+    assert told.between(0, 1).all()
+    assert least <= roc_auc_score(patients["malignant"], patients["p"]) <= most
+
+
+def test_the_oracle_is_asked_of_a_phantom_alone(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no phantom"):
+        phantom.oracle(tmp_path)
+
+
+def test_some_fields_show_other_tissue_than_that_of_their_patient(monkeypatch):
+    given, seen = {"seed": 0, "size": (32, 48), "signal": 1.0, "signature": 1.0}, []
+
+    def draw_image(kind, magnification, size, patient, *_):
+        seen.append(patient.typical)
+        return None, None
+
+    monkeypatch.setattr(tissue, "draw_image", draw_image)
+    for number in range(400):
+        phantom._draw(phantom.Picture(f"{number}", "", "F", "14-9133", 40), given)
+    assert np.mean(np.array(seen) < 1) == pytest.approx(phantom.FIELDS, abs=0.06)
+
+
 def test_higher_magnification_zooms_in():
     """A nucleus covers some hundred times as many px at 400X as at 40X, and fewer are seen."""
     few, many = (_nuclei_of(draw("DC", m, seed=3)[1]) for m in (400, 40))
@@ -193,9 +227,7 @@ def test_sister_slides_share_a_signature_whatever_their_type():
     """Accession 14-13412 is filed under two types; the patient follows from the accession."""
     rows = SLIDES[SLIDES["accession"] == "14-13412"]
     assert set(rows["tumor_type"]) == {"DC", "LC"}
-    draws = [
-        tissue_stain.draw_patient(phantom._stream(0, "accession", name)) for name in rows.accession
-    ]
+    draws = [phantom._patient(0, name) for name in rows.accession]
     assert str(draws[0]) == str(draws[1])
 
 

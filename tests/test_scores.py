@@ -1,9 +1,12 @@
 """Scores against hand-worked values and scikit-learn, and how far their intervals cover."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom, binomtest, norm
+from scipy.stats import binom, binomtest, norm, t
 from sklearn import metrics as sk
 
 from helpers import scores
@@ -436,3 +439,50 @@ def test_one_row_is_found_and_read():
     assert scores.as_text(None) == "undefined"
     with pytest.raises(ValueError, match="3 rows fit"):
         scores.find(table, model="m", metric="auc")
+
+
+# The interval of the quadratic kappa of notebook 06 ----------------------------------------------
+
+
+def jackknife():
+    """The function that notebook 06 shows, from its own cell."""
+    book = Path(__file__).parents[1] / "notebooks" / "06_tumor_types.ipynb"
+    cells = ["".join(cell["source"]) for cell in json.loads(book.read_text("utf-8"))["cells"]]
+    (code,) = [text for text in cells if "def jackknife(" in text]
+    names = {"np": np, "t": t}
+    exec(code.split("\n\n\nwhole, low, high")[0], names)
+    return names["jackknife"]
+
+
+def kappas(rows):
+    """Quadratic kappa of two columns of tiers, 1 to 4, in a table of four places."""
+    table = np.bincount(5 * rows["tier"] + rows["called"], minlength=25).reshape(5, 5)
+    cost = np.subtract.outer(np.arange(5), np.arange(5)) ** 2
+    chance = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    return np.full((2, 2), 1 - (cost * table).sum() / (cost * chance).sum())
+
+
+def graded(n, noise, rng):
+    """n patients of the four tiers, as often as in the database, and what they are called."""
+    tier = rng.choice([1, 2, 3, 4], n, p=np.array([13, 5, 13, 39]) / 70)
+    called = np.clip(np.round(tier + noise * rng.normal(size=n)), 1, 4).astype(int)
+    return pd.DataFrame({"accession": np.arange(n), "tier": tier, "called": called})
+
+
+@pytest.mark.parametrize(("n", "noise"), [(70, 0.8), (28, 1.2)])
+def test_the_interval_of_kappa_covers(n, noise):
+    rng, interval = np.random.default_rng(0), jackknife()
+    truth = kappas(graded(1_000_000, noise, rng))[0, 0]
+    studies = [interval(kappas, graded(n, noise, rng)) for _ in range(150)]
+    value, low, high = np.array(studies)[..., 0, 0].T
+    assert np.mean((low <= truth) & (truth <= high)) >= 0.92
+    assert value.mean() == pytest.approx(truth, abs=0.03)
+
+
+def test_kappa_is_scikit_learns_and_without_an_error_it_has_no_interval():
+    rows = graded(60, 1.0, np.random.default_rng(1))
+    right = sk.cohen_kappa_score(rows["tier"], rows["called"], weights="quadratic")
+    assert kappas(rows) == pytest.approx(right)
+    value, low, high = jackknife()(kappas, rows.assign(called=rows["tier"]))
+    assert (value == 1).all()
+    assert np.isnan([low, high]).all()

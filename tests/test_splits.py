@@ -204,7 +204,7 @@ def test_folds_of_some_of_the_images():
 
 def test_labels_carry_the_word():
     said = [splits.label(name) for name in splits.PROTOCOLS]
-    assert said == ["accession", "official (leaky)", "slide (leaky)", "image (leaky)"]
+    assert said == ["patient", "official (leaky)", "slide (leaky)", "image (leaky)"]
 
 
 # The guard ---------------------------------------------------------------------------------------
