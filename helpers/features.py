@@ -65,7 +65,7 @@ def frozen_features(folder, index, size, backbone, weights="imagenet", views=("i
         pooled = keras.layers.GlobalAveragePooling2D(dtype="float32")(maps.output)
         return keras.Model(maps.input, pooled)
 
-    width = backbones.LITE_WIDTH if backbone in backbones.LITE else network().output_shape[-1]
+    width = backbones.LITE_WIDTH if backbone == backbones.LITE else network().output_shape[-1]
     key = [backbone, backbones.weights_key(backbone, weights, network)]
 
     def columns(view):
@@ -83,14 +83,16 @@ def lower_maps(folder, index, size, backbone, weights, share, views=("identity",
 
     float16 (n, h, w, c), memory-mapped. The lower blocks run once an image and view; the upper ones
     can then be trained for many epochs and folds at a fraction of the cost ("bottleneck features").
-    Arguments and key as in `frozen_features`, share as in `cut`; of a share of 1 these
-    are the images. ValueError for a view that would change their shape.
+    Arguments and key as in `frozen_features`, share as in `cut`; of a share of 1 these are the
+    images. ValueError for a view that would change their shape.
     """
+    backbones.plain_settings()
     if size[0] != size[1] and (turned := set(_known(views)) - {*SHAPE_KEEPING, *JITTERED}):
         raise ValueError(f"views {sorted(turned)} need square images; size is {list(size)}")
     if share == 1:
         return [_pictures(folder, index, size, view) for view in _known(views)]
-    lower, *key = _lower(backbone, tuple(size), weights, share)
+    precision = keras.config.dtype_policy().name
+    lower, *key = _lower(backbone, tuple(size), weights, share, precision)
     shape = (len(index), *lower.output_shape[1:])
 
     def maps(view):
@@ -104,8 +106,8 @@ def lower_maps(folder, index, size, backbone, weights, share, views=("identity",
 
 
 @cache
-def _lower(backbone, size, weights, share):
-    """The lower blocks, and what names them: so that stored maps are opened without building."""
+def _lower(backbone, size, weights, share, precision):
+    """The lower blocks and what names them, kept: stored maps are opened without building again."""
     network = backbones.build_backbone(backbone, size, weights)
     key = backbones.weights_key(backbone, weights, lambda: network)
     return backbones.cut(network, share)[0], backbone, key

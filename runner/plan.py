@@ -11,7 +11,8 @@ import yaml
 
 from runner import audit
 
-HIDDEN = {"RESULTS", "DATA"}  # parameters that hold folders of this machine
+# Parameters that say where to compute and to keep things, not what: of no weight for a result.
+HIDDEN = {"RESULTS", "DATA", "CHECKPOINTS", "SCHEDULER", "N_JOBS"}
 
 
 def defaults_of(path):
