@@ -34,3 +34,15 @@ def test_the_trainings_run_on_jax_their_pages_say_so_and_its_probes_agree(smoke_
     theirs, ours = (table[table["model"] == "probe"] for table in tables)
     assert theirs["image_id"].tolist() == ours["image_id"].tolist()
     np.testing.assert_allclose(theirs["p_malignant"], ours["p_malignant"], atol=0.01)
+
+
+def test_helpers_import_no_other_backend():
+    code = """
+import importlib, pkgutil, sys, helpers
+for module in pkgutil.iter_modules(helpers.__path__):
+    importlib.import_module(f"helpers.{module.name}")
+helpers.backbones.build_backbone("EfficientNetLite0", (64, 64), "none")
+print({"jax", "tensorflow", "torch"} & set(sys.modules))"""
+    env = {**os.environ, "KERAS_BACKEND": "jax"}
+    said = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, env=env, text=True)
+    assert said == "{'jax'}\n"
