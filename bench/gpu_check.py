@@ -96,14 +96,13 @@ def main(arguments=()):
         for name in ("03_baseline_cnn", "04_transfer_learning"):
             backbones.set_seed(0)
             keras.config.set_dtype_policy(precision)
-            p = given[name]
+            p, (trainings, images) = given[name], work(given[name])
             model = tuned(p) if "RUNGS" in p else network(p["IMAGE_SIZE"], filters=p["FILTERS"])
             rate = training(model, p["BATCH_SIZE"] if gpu else 4)  # a CPU would take too long
-            trainings, images = work(p)
             speed = rate * flops(model) / 1e12
             print(f"{name}: {rate:.3g} images/s, {speed:.3g} TFLOP/s, {speed * 1e12 / peak:.0%}")
             print(f"  {trainings} trainings of {images / trainings:.0f} images, ", end="")
-            print(f"at most {images / rate / 3600:.0f} hours")
+            print(f"at most {images / rate / 3600:.1f} hours")
     print("\nEarly stopping ends trainings of 03 sooner; all other work comes on top.")
 
 
