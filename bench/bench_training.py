@@ -36,11 +36,36 @@ def network(size, *augmentation, filters=(16, 32, 64, 128)):
     return compiled(keras.Model(inputs, layers.Dense(1, activation="sigmoid")(x)))
 
 
+def tuned(p):
+    """The network of 04_transfer_learning with parameters p, from random weights."""
+    backbone = backbones.build_backbone(p["BACKBONE"], p["IMAGE_SIZE"], "none")
+    lower, upper = backbones.cut(backbone, p["TRAINED_SHARE"])
+    lower.trainable = False
+    part = upper if p["FROZEN_MAPS"] else backbone
+    for layer in part.layers:
+        layer.trainable &= not isinstance(layer, layers.BatchNormalization)
+    pooled = layers.GlobalAveragePooling2D()(part.output)
+    return compiled(keras.Model(part.input, layers.Dense(1, activation="sigmoid")(pooled)))
+
+
 def compiled(model, rate=1e-3):
     """Without XLA, which Keras leaves out on a CPU under TensorFlow for the sake of determinism."""
     jit = False if keras.config.backend() == "tensorflow" else "auto"
     model.compile(keras.optimizers.AdamW(rate), "binary_crossentropy", jit_compile=jit)
     return model
+
+
+def flops(model):
+    """FLOPs of a training step an image, an estimate.
+
+    Three passes through each convolution and dense layer that is trained, one through each that is
+    frozen, nothing for other layers.
+    """
+    kernels = [(layer, w) for layer in model.layers for w in layer.weights if len(w.shape) > 1]
+    return sum(
+        (6 if layer.trainable else 2) * np.prod([*kernel.shape, *layer.output.shape[1:-1]])
+        for layer, kernel in kernels
+    )
 
 
 def alone(model, pixels, y):

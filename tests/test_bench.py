@@ -8,8 +8,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench import bench_data, bench_training
+from bench import bench_data, bench_training, gpu_check
 from helpers.images import pixel_hash
+from runner import provenance
+
+import keras
+from keras import layers
 
 
 def test_rates_are_items_by_median_seconds(monkeypatch):
@@ -60,3 +64,58 @@ def test_throughput_names_every_stage_and_relates_it_to_the_model_alone(monkeypa
     assert table["what"].is_unique
     assert table["ratio"].iloc[0] == 1
     assert (table.drop(columns="what") > 0).all(axis=None)
+
+
+def test_flops_are_those_of_the_kernels_at_each_place():
+    inputs = keras.Input((8, 6, 3))
+    x = layers.Conv2D(5, 3, strides=2, padding="same")(inputs)  # 4 x 3 places
+    x = layers.DepthwiseConv2D(3, padding="same")(layers.BatchNormalization()(x))
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    passes = [2 * 4 * 3 * 5 * 3 * 3 * 3, 2 * 4 * 3 * 5 * 3 * 3, 2 * 5 * 2]
+    assert bench_training.flops(model) == 3 * sum(passes)
+    model.layers[1].trainable = False
+    assert bench_training.flops(model) == 3 * sum(passes) - 2 * passes[0]
+
+
+def test_the_work_of_the_full_profile_is_counted_in_images():
+    p = {"PROTOCOLS": ["accession"], "FOLDS": [], "SEEDS": [0, 1], "EPOCHS": 3}
+    # Each of 7,909 images is tested in one fold of five and known in the others.
+    assert gpu_check.work(p) == (10, 2 * (3 * 4 * 7909 + 7909))
+    p |= {"RUNGS": ["probe", "fine_tuned"], "N_INNER": 2, "VIEWS": ["identity", "rot180", "rot90"]}
+    assert gpu_check.work(p) == (30, 2 * (3 * 2 * 4 * 7909 + 2 * 5 * 7909))
+
+
+def nvidia_smi(monkeypatch, status, said, idle):
+    """The device as gpu_check sees it, where nvidia-smi says so."""
+    here = {"backend": "TensorFlow 2", "keras": "3", "device": "GPU X", "idle": idle}
+    monkeypatch.setattr(provenance, "where", lambda root: here)
+    monkeypatch.setattr(gpu_check.subprocess, "getstatusoutput", lambda command: (status, said))
+    return gpu_check.device()
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "idle", "told", "gpu", "precisions"),
+    [
+        (127, "not found", "", "nvidia-smi finds no GPU", False, 1),
+        (0, "3.7, 11441 MiB, 470.1", "warning: no", "the GPU is too old", False, 1),
+        (0, "7.5, 15360 MiB, 580.1", "warning: no", "warning: no", False, 1),
+        (0, "7.5, 15360 MiB, 580.1", "", "No bfloat16", True, 1),
+        (0, "8.9, 23034 MiB, 580.1\n8.9, 23034 MiB, 580.1", "", "It has bfloat16", True, 2),
+    ],
+)
+def test_the_check_names_the_gpu_or_why_it_is_not_used(
+    monkeypatch, status, said, idle, told, gpu, precisions
+):
+    text, found, worth = nvidia_smi(monkeypatch, status, said, idle)
+    assert told in text
+    assert (found, len(worth)) == (gpu, precisions)
+
+
+def test_the_check_gives_speeds_and_the_time_of_a_profile(monkeypatch, capsys):
+    monkeypatch.setattr(gpu_check, "SECONDS", 0)
+    gpu_check.main(["--profile", "smoke", "-p", "BATCH_SIZE=2"])
+    said = capsys.readouterr().out
+    assert "computes on" in said
+    assert "float32: a product of large matrices reaches" in said
+    assert said.count(" images/s, ") == said.count(" hours") == 2
+    assert "5 trainings of 7909 images" in said  # of 03: an epoch and the test, in five folds
