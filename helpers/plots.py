@@ -39,8 +39,8 @@ def style() -> None:
         "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left",
         "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e4e4",
-        "axes.prop_cycle": mpl.cycler(color=OTHER_COLORS),
-        "legend.frameon": False, "savefig.facecolor": "white", "svg.hashsalt": "breakhis",
+        "axes.prop_cycle": mpl.cycler(color=OTHER_COLORS), "legend.frameon": False,
+        "svg.hashsalt": "breakhis", "savefig.facecolor": "white",
     })  # fmt: skip
 
 
@@ -104,11 +104,13 @@ def show(
     ``badge`` replaces the open run's where the data are others. RuntimeError without any badge.
     """
     details = {"alt": alt, "caption": _with_badge(caption, badge), "key": key, "tissue": tissue}
-    mime = "image/jpeg" if jpeg else "image/svg+xml"
-    options = {"pil_kwargs": {"quality": 82}} if jpeg else {"metadata": {"Date": None}}
+    mime, options = "image/jpeg", {"pil_kwargs": {"quality": 82}}
+    if not jpeg:
+        mime, options = "image/svg+xml", {"metadata": {"Date": None}, "bbox_inches": "tight"}
+        fig.set_figwidth(min(fig.get_figwidth(), 6))  # inches; wider is tiny on a phone
     for points in fig.findobj(PathCollection):  # thousands of points would make a page heavy
         points.set_rasterized(len(points.get_offsets()) > 1000)
-    fig.savefig(buffer := io.BytesIO(), format="jpeg" if jpeg else "svg", dpi=160, **options)
+    fig.savefig(buffer := io.BytesIO(), format=mime[6:].partition("+")[0], dpi=160, **options)
     plt.close(fig)
     raw = buffer.getvalue()
     content = {mime: base64.b64encode(raw).decode() if jpeg else raw.decode(), "text/plain": alt}
@@ -118,9 +120,8 @@ def show(
 def table(frame: pd.DataFrame, caption: str, *, digits: int = 2, badge: str | None = None) -> None:
     """Display ``frame`` as an HTML table with a caption that names the data, without its index.
 
-    Numbers have ``digits`` decimals, missing values show as a dash, heads are spelled as words, and
-    addresses are links. A value stands with its interval in one cell. What KEYS say alike in all
-    rows stands in the caption.
+    Numbers have ``digits`` decimals, a value its interval beside it, a gap a dash; addresses are
+    links. What KEYS say alike in all rows stands in the caption.
     """
     if {"value", "ci_low", "ci_high"} <= set(frame):
         words = [as_text(row, digits) for _, row in frame.iterrows()]
@@ -133,8 +134,7 @@ def table(frame: pd.DataFrame, caption: str, *, digits: int = 2, badge: str | No
     how = {"index": False, "border": 0, "na_rep": "–", "render_links": True}
     body = words.to_html(float_format=f"{{:z.{digits}f}}".format, **how)
     head = f"<caption>{html.escape(_with_badge(caption, badge))}</caption>"
-    body = body.replace("<thead>", head + "<thead>", 1)
-    display(HTML(f'<div class="table-scroll">{body}</div>'))
+    display(HTML(f'<div class="table-scroll">{body.replace("<thead>", head + "<thead>", 1)}</div>'))
 
 
 def text(markdown: str) -> None:
