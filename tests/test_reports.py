@@ -283,6 +283,9 @@ def test_pages_of_the_series(smoke_run, opener, name):
     narrow, _ = opener(path, viewport=NARROW)
     check_answer(narrow)
     check_fits(narrow)
+    paper, _ = opener(path, viewport={"width": 665, "height": 1000})
+    paper.emulate_media(media="print")
+    assert paper.evaluate("document.documentElement.scrollWidth") <= 665
     text = path.read_text()
     assert path.stat().st_size <= 3_000_000
     for place in (ROOT, Path.home(), smoke_run.reports, "/tmp/", "Traceback", "Warning:"):
@@ -392,6 +395,13 @@ def test_a_committed_report_is_complete_and_of_the_right_images(committed, opene
             check_answer(page)
         check_fits(page)
         check_around(page)
+
+
+def test_the_first_page_of_all_leads_to_the_reports():
+    assert links(REPORTS / "index.html") == {
+        REPORTS / f"{n}/index.html" for n in ("sample", "demo")
+    }
+    assert "url=sample/index.html" in (REPORTS / "index.html").read_text()
 
 
 def embedded(text):
