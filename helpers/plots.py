@@ -89,8 +89,8 @@ def _own_look(name: str) -> tuple[str, str] | None:
 
 
 def spell(name) -> str:
-    """Return a model's or column's name as words: ``baseline_cnn`` is "baseline CNN"."""
-    words = str(name).replace("_", " ")
+    """Return a model's or column's name as words: baseline_cnn: baseline CNN; n_images: images."""
+    words = str(name).removeprefix("n_").replace("_", " ")
     return re.sub(r"\b(auc|cnn|ece)\b", lambda found: found[0].upper(), words)
 
 

@@ -111,7 +111,7 @@ def test_a_value_stands_with_its_interval_and_what_is_alike_in_the_caption(shown
     assert "ci" not in text.split("<thead>")[1]
     assert "<td>0.71 (0.60 to 0.80)</td>" in text
     assert "<td>0.50</td>" in text
-    assert "<th>n images</th>" in text
+    assert "<th>images</th>" in text
     plots.table(frame.iloc[:0], "None.")
 
 

@@ -109,6 +109,11 @@
     caption.remove();
   });
 
+  // Long text wraps, where short words and numbers do not.
+  document.querySelectorAll("main td").forEach(function (cell) {
+    if (cell.textContent.length > 40) { cell.classList.add("long"); }
+  });
+
   // The first cell of a row is its head.
   function nameRow(cell) {
     var head = document.createElement("th");
