@@ -9,27 +9,24 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, Markdown, display
+from matplotlib.collections import PathCollection
+
+from helpers.scores import as_text
 
 # Okabe and Ito (2008), Tol (2021): safe for colour-blind readers. A model keeps its colour.
 PALETTE = {
-    "majority": "#999999",
-    "colour": "#E69F00",
-    "baseline_cnn": "#D55E00",
-    "probe": "#0072B2",
-    "probe_views": "#56B4E9",
-    "fine_tuned": "#009E73",
-    "stain_augmented": "#CC79A7",
-    "ensemble": "#000000",
-    "probe_chosen": "#332288",
-    "selected": "#661100",
+    "majority": "#999999", "colour": "#E69F00", "baseline_cnn": "#D55E00", "probe": "#0072B2",
+    "probe_views": "#56B4E9", "fine_tuned": "#009E73", "stain_augmented": "#CC79A7",
+    "ensemble": "#000000", "probe_chosen": "#332288", "selected": "#661100",
     "test_views": "#6699CC",
-}
+}  # fmt: skip
 CLASS_COLORS = {"benign": "#0072B2", "malignant": "#D55E00"}
 INK, REFERENCE = "#222222", "#666666"
 OTHER_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 OWN_LOOKS = dict(zip(PALETTE, zip(PALETTE.values(), "Xv^osDPh<>p", strict=True), strict=True))
 OTHER_LOOKS = tuple(zip(OTHER_COLORS, "oDs^vPX", strict=True))
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+KEYS = ["task", "protocol", "magnification", "level", "metric", "seed", "n_images", "n_groups"]
 
 _badge = ""  # what the images of the open run are; set by data.start_run and data.open_run
 
@@ -42,8 +39,8 @@ def style() -> None:
         "font.size": 10, "axes.titlesize": 11, "axes.titlelocation": "left",
         "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e4e4e4",
-        "axes.prop_cycle": mpl.cycler(color=OTHER_COLORS),
-        "legend.frameon": False, "savefig.facecolor": "white",
+        "axes.prop_cycle": mpl.cycler(color=OTHER_COLORS), "legend.frameon": False,
+        "svg.hashsalt": "breakhis", "savefig.facecolor": "white",
     })  # fmt: skip
 
 
@@ -56,9 +53,7 @@ def set_badge(badge: str) -> None:
 def _with_badge(caption: str, badge: str | None) -> str:
     badge = _badge if badge is None else badge
     if not badge:
-        raise RuntimeError(
-            "A caption must say what the images are: open the run first, or give badge=..."
-        )
+        raise RuntimeError("A caption names its images: open the run first, or give badge=...")
     return f"{caption} {badge.removesuffix('.')}."
 
 
@@ -94,47 +89,52 @@ def _own_look(name: str) -> tuple[str, str] | None:
 
 
 def spell(name) -> str:
-    """Return a model's or column's name as words: ``baseline_cnn`` is "baseline CNN"."""
-    words = str(name).replace("_", " ")
+    """Return a model's or column's name as words: baseline_cnn: baseline CNN; n_images: images."""
+    words = str(name).removeprefix("n_").replace("_", " ")
     return re.sub(r"\b(auc|cnn|ece)\b", lambda found: found[0].upper(), words)
 
 
 def show(
-    fig,
-    alt: str,
-    caption: str,
-    *,
-    key: bool = False,
-    jpeg: bool = False,
-    tissue: bool = False,
-    badge: str | None = None,
+    fig, alt: str, caption: str, *, key=False, jpeg=False, tissue=False, badge: str | None = None
 ) -> None:
     """Display ``fig`` with alt text and a caption that names the data, then close it.
 
-    ``alt`` tells the result to a reader who cannot see the figure. ``key`` marks the notebook's key
-    figure, ``tissue`` a figure that shows images, ``jpeg`` suits sheets of photographs. ``badge``
-    replaces the open run's where a figure is of other data. RuntimeError without any badge.
+    ``alt`` tells the result to a reader who cannot see it. ``key`` marks the notebook's key figure,
+    ``tissue`` a figure that shows images, ``jpeg`` suits photographs; other figures are SVG.
+    ``badge`` replaces the open run's where the data are others. RuntimeError without any badge.
     """
     details = {"alt": alt, "caption": _with_badge(caption, badge), "key": key, "tissue": tissue}
-    mime, buffer = "image/jpeg" if jpeg else "image/png", io.BytesIO()
-    fig.savefig(buffer, format=mime[6:], pil_kwargs={"quality": 82} if jpeg else None)
+    mime, options = "image/jpeg", {"pil_kwargs": {"quality": 82}}
+    if not jpeg:
+        mime, options = "image/svg+xml", {"metadata": {"Date": None}, "bbox_inches": "tight"}
+        fig.set_figwidth(min(fig.get_figwidth(), 6))  # inches; wider is tiny on a phone
+    for points in fig.findobj(PathCollection):  # thousands of points would make a page heavy
+        points.set_rasterized(len(points.get_offsets()) > 1000)
+    fig.savefig(buffer := io.BytesIO(), format=mime[6:].partition("+")[0], dpi=160, **options)
     plt.close(fig)
-    content = {mime: base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
+    raw = buffer.getvalue()
+    content = {mime: base64.b64encode(raw).decode() if jpeg else raw.decode(), "text/plain": alt}
     display(content, raw=True, metadata={mime: details})
 
 
 def table(frame: pd.DataFrame, caption: str, *, digits: int = 2, badge: str | None = None) -> None:
     """Display ``frame`` as an HTML table with a caption that names the data, without its index.
 
-    Numbers have ``digits`` decimals, missing values show as a dash, heads are spelled as words, and
-    addresses are links.
+    Numbers have ``digits`` decimals, a value its interval beside it, a gap a dash; addresses are
+    links. What KEYS say alike in all rows stands in the caption.
     """
+    if {"value", "ci_low", "ci_high"} <= set(frame):
+        words = [as_text(row, digits) for _, row in frame.iterrows()]
+        frame = frame.assign(value=words).drop(columns=["ci_low", "ci_high"])
+    for key in frame.columns.intersection(KEYS):
+        if len(frame) > 1 and frame[key].eq(frame[key].iloc[0]).all():
+            caption = f"{caption} {spell(key).capitalize()}: {spell(frame[key].iloc[0])}."
+            frame = frame.drop(columns=key)
     words = frame.rename(columns=spell).rename_axis(columns=None)
     how = {"index": False, "border": 0, "na_rep": "–", "render_links": True}
     body = words.to_html(float_format=f"{{:z.{digits}f}}".format, **how)
     head = f"<caption>{html.escape(_with_badge(caption, badge))}</caption>"
-    body = body.replace("<thead>", head + "<thead>", 1)
-    display(HTML(f'<div class="table-scroll">{body}</div>'))
+    display(HTML(f'<div class="table-scroll">{body.replace("<thead>", head + "<thead>", 1)}</div>'))
 
 
 def text(markdown: str) -> None:

@@ -8,33 +8,34 @@ from pathlib import Path
 import jinja2
 import nbformat
 import pandas as pd
+import yaml
 from markupsafe import Markup
 from nbconvert import HTMLExporter
+from nbconvert.filters import text_base64
 
-from helpers import scores, splits
+from helpers import results, scores, splits
 from runner import audit, provenance
 
 TEMPLATES = Path(__file__).with_name("templates")
 LOG = re.compile(  # what is no result: overwritten lines, logs, objects that a cell returned
-    r"[^\n]*\r|^(?:Epoch \d+/|\d+/\d+ - |[WIEF]\d{4} |WARNING|INFO|DEBUG|\d{4}-\d\d-\d\d[ T]\d\d:|"
-    r"\w*Path\(|<[\w.]+[ >]|.*(?:━|█|it/s\]|/step)).*$",
-    re.MULTILINE,
+    r"(?m)[^\n]*\r|^(?:Epoch \d+/|\d+/\d+ - |[WIEF]\d{4} |WARNING|INFO|DEBUG|\d{4}-\d\d-\d\d[ T]"
+    r"\d\d:|\w*Path\(|<[\w.]+[ >]|.*(?:━|█|it/s\]|/step)).*$"
 )
 FILTERS = {
     "day": lambda iso: f"{datetime.fromisoformat(iso):%d %B %Y, %H:%M} UTC".lstrip("0"),
     "duration": lambda s: f"{s // 60:.0f} min {s % 60:02.0f} s" if s >= 60 else f"{s:.0f} s",
-    "label": splits.label, "as_text": scores.as_text,
+    "label": splits.label, "as_text": scores.as_text, "text_base64": text_base64,
+    "without_logs": lambda text: LOG.sub("", text).strip(),
 }  # fmt: skip
 
 
 def page(template, **values):
     """The text of a template, for HTML with values escaped."""
-    env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([TEMPLATES, TEMPLATES / "series"]), trim_blocks=True,
-        autoescape=lambda name: ".html" in name,
-    )  # fmt: skip
+    loader = jinja2.FileSystemLoader([TEMPLATES, TEMPLATES / "series"])
+    env = jinja2.Environment(loader=loader, trim_blocks=True, autoescape=lambda n: ".html" in n)
     env.filters |= FILTERS
-    return env.get_template(template).render(find=scores.find, **values)
+    cite = yaml.safe_load((results.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    return env.get_template(template).render(find=scores.find, cite=cite, **values)
 
 
 def metrics_of(folder):
@@ -54,9 +55,8 @@ def write_pages(root, folder, record, tissue=True):
         cards.append({**entry, **summary, **own})
     values = {"run": record, "cards": cards, "tissue": tissue}
     for place, card in enumerate(cards):
-        body, contents = render(card["notebook"], record["notebooks"], tissue)
-        own = {"place": place, "card": card, "contents": contents, "body": Markup(body)}
-        made[card["name"]] = page("page.html.j2", **values, **own)
+        body, heads = render(card["notebook"], record["notebooks"], tissue)
+        made[card["name"]] = page("page.html.j2", place=place, heads=heads, body=body, **values)
     made["index"] = page("run.html.j2", **values, metrics=metrics_of(folder))
     hidden = places(root, folder, record["run"])
     for name, text in made.items():
@@ -76,15 +76,16 @@ def places(root, folder, run):
 
 
 def render(notebook, known, tissue):
-    """HTML of the cells, with links to `known` pages; (level, id, HTML) of each heading."""
-    exporter = HTMLExporter(
-        template_name="series", extra_template_basedirs=[str(TEMPLATES)],
-        filters={"without_logs": lambda text: LOG.sub("", text).strip()},
-    )  # fmt: skip
+    """HTML of cells, Findings first, with links to `known` pages; (level, id, HTML) of headings."""
+    where = {"template_name": "series", "extra_template_basedirs": [str(TEMPLATES)]}
+    exporter = HTMLExporter(**where, filters=FILTERS)
     html, _ = exporter.from_notebook_node(notebook, {"tissue": tissue})
+    # From heading to heading: both stand in a section of prose, so that what is left is balanced.
+    if found := re.search(r'<h2 id="Findings">.*?(?=<h2 )', html, re.DOTALL):
+        html = f'<section class="prose">{found[0]}</section><hr>{html.replace(found[0], "")}'
     for name in known:
         html = html.replace(f'href="{name}.ipynb', f'href="{name}.html')
-    return html, re.findall(r'<h([23]) id="([^"]+)">(.*?)<a class="anchor', html)
+    return Markup(html), re.findall(r'<h([23]) id="([^"]+)">(.*?)<a class="anchor', html)
 
 
 def write_runs(runs, root):

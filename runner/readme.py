@@ -16,12 +16,12 @@ FIGURE = "02_patient_split"  # the notebook whose figure README.md shows
 
 
 def values():
-    """What the templates may use: numbers of the sample, its run.json, a figure with alt text."""
-    index = (SAMPLE / "index.html").read_text(encoding="utf-8")
-    image = rf'base64,([^"]+)" alt="([^"]*)">(?:(?!<img).)*"{FIGURE}.html'
-    figure, alt = re.search(image, index, re.DOTALL).groups()
-    record = load(SAMPLE / "run.json")
-    return {"sample": metrics_of(SAMPLE), "record": record, "figure": figure, "alt": alt}
+    """What the templates may use: numbers and findings of the sample, its run.json, its figure."""
+    found = {"sample": metrics_of(SAMPLE), "record": load(SAMPLE / "run.json")}
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in SAMPLE.glob("0*.html")}
+    said = {name: re.search(r'"finding">(.*?)</p>', text)[1] for name, text in texts.items()}
+    image = re.search(r'base64,([^"]+)" alt="([^"]*)"', texts[FIGURE])  # the first: its key figure
+    return {**found, "findings": said, "figure": image[1], "alt": image[2]}
 
 
 def render(text, **values):
@@ -37,9 +37,8 @@ def render(text, **values):
 
 if __name__ == "__main__":
     found = values()
-    (SAMPLE / "figures").mkdir(exist_ok=True)
-    (SAMPLE / "figures" / f"{FIGURE}.png").write_bytes(base64.b64decode(found["figure"]))
-    text = render((ROOT / "README.md").read_text(encoding="utf-8"), **found)
-    (ROOT / "README.md").write_text(text, encoding="utf-8")
-    text = page("model_card.md.j2", **found)
-    (ROOT / "reports" / "MODEL_CARD.md").write_text(text, encoding="utf-8")
+    (SAMPLE / f"{FIGURE}.svg").write_bytes(base64.b64decode(found["figure"]))
+    text = render((file := ROOT / "README.md").read_text(encoding="utf-8"), **found)
+    file.write_text(text, encoding="utf-8")
+    card = ROOT / "reports" / "MODEL_CARD.md"
+    card.write_text(page("model_card.md.j2", **found), encoding="utf-8")

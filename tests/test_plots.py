@@ -2,6 +2,7 @@
 
 import base64
 import io
+from xml.etree import ElementTree
 
 import matplotlib as mpl
 import numpy as np
@@ -42,19 +43,33 @@ def test_a_figure_carries_alt_text_caption_and_badge(shown):
     fig, ax = mpl.pyplot.subplots()
     plots.show(fig, "A line", "Seen.", key=True)
     content, options = shown[-1]
-    assert options["metadata"]["image/png"] == {
+    assert options["metadata"]["image/svg+xml"] == {
         "alt": "A line", "caption": "Seen. Phantom: 3 synthetic images.", "key": True,
         "tissue": False,
     }  # fmt: skip
-    Image.open(io.BytesIO(base64.b64decode(content["image/png"]))).verify()
+    drawn = content["image/svg+xml"]
+    assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
     assert not mpl.pyplot.get_fignums()
+    fig, ax = mpl.pyplot.subplots()  # the same figure again is the same file
+    plots.show(fig, "A line", "Seen.")
+    assert shown[-1][0]["image/svg+xml"] == drawn
+
+
+def test_thousands_of_points_do_not_make_a_heavy_page(shown):
+    for many in (100, 5000):
+        fig, ax = mpl.pyplot.subplots()
+        ax.scatter(*np.random.default_rng(0).random((2, many)))
+        plots.show(fig, "Points", "Seen.")
+        drawn = shown[-1][0]["image/svg+xml"]
+        assert ("<image" in drawn) == (many > 1000)
+        assert len(drawn) < 400_000
 
 
 def test_sheets_are_jpeg_and_marked_as_tissue(shown):
     fig = figures.sheet(np.zeros((2, 20, 30, 3), "uint8"), ["a", "b"])
     plots.show(fig, "Sheet", "Two.", jpeg=True, tissue=True)
     content, options = shown[-1]
-    assert content["image/jpeg"]
+    Image.open(io.BytesIO(base64.b64decode(content["image/jpeg"]))).verify()
     assert options["metadata"]["image/jpeg"]["tissue"] is True
 
 
@@ -82,6 +97,22 @@ def test_a_table_escapes_its_caption_and_shows_a_gap_as_a_dash(shown):
     assert "<td>–</td>" in text
     assert "-0.00" not in text
     assert "<td>3</td>" in text
+
+
+def test_a_value_stands_with_its_interval_and_what_is_alike_in_the_caption(shown):
+    frame = pd.DataFrame(
+        {"level": ["accession"] * 2, "model": ["a", "b"], "value": [0.71, 0.5],
+         "ci_low": [0.6, np.nan], "ci_high": [0.8, np.nan], "n_images": [4, 5]}
+    )  # fmt: skip
+    plots.table(frame, "Scores.")
+    text = shown[-1][0].data
+    assert "<caption>Scores. Level: accession. Phantom" in text
+    assert "<th>level</th>" not in text
+    assert "ci" not in text.split("<thead>")[1]
+    assert "<td>0.71 (0.60 to 0.80)</td>" in text
+    assert "<td>0.50</td>" in text
+    assert "<th>images</th>" in text
+    plots.table(frame.iloc[:0], "None.")
 
 
 def test_models_differ_in_shape_where_prints_in_grey_lose_the_colour():

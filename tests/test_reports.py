@@ -1,26 +1,35 @@
 """The pages in a browser without a network, and the committed reports against the tree."""
 
+import base64
+import io
 import json
 import os
 import re
 import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 import tiny
 from axe_core_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
+from PIL import Image
 from playwright.sync_api import sync_playwright
+from scipy import ndimage
 
-from runner import plan, provenance, readme
+from helpers import figures, plots
+from runner import plan, provenance, publish, readme
 
 ROOT = Path(__file__).parents[1]
 REPORTS = ROOT / "reports"
+REAL = ROOT.parent / "shared" / "breakhis"  # a real sample, on some machines
+EMBEDDED = re.compile(r"data:image/([\w+]+);base64,([A-Za-z0-9+/=\s]+)")
 NAMES = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))]
 PAGES = ["index", *NAMES]
 NARROW = {"width": 390, "height": 844}
-WIDE = {"width": 1280, "height": 900}
+WIDE = {"width": 1440, "height": 900}
 SHOW = """import sys
 from IPython.display import HTML, Markdown, display
 
@@ -32,7 +41,7 @@ table = "<table><caption>Scores. {}</caption><thead><tr><th>Model</th><th>AUC of
 table += "</tr></thead><tbody><tr><td>one</td><td>0.71 (0.60 to 0.81)</td></tr>"
 table += "<tr><td>two</td><td>–</td></tr></tbody></table>"
 display(HTML(f'<div class="table-scroll">{table.format("Badge" * 30)}</div>'))
-display(Markdown("Computed **text**, and [the next](02_second.ipynb#counting)."))
+display(Markdown("Computed **text** on patients, and [the next](02_second.ipynb#counting)."))
 value = 1
 """
 
@@ -94,6 +103,26 @@ def check_fits(page):
     assert page.evaluate(width) <= NARROW["width"]
 
 
+def check_answer(page):
+    """The first screen holds title, question and finding, with the data."""
+    for part in ("h1", ".question", ".finding", ".badge"):
+        box = page.locator(f".head {part}").first.bounding_box()
+        assert box["y"] + box["height"] <= page.viewport_size["height"], part
+
+
+def check_around(page):
+    """How to cite, the licence, and a way on; each term is a link once, to the glossary."""
+    cite = page.locator("footer.cite").text_content()
+    for words in ("MIT licence", "CC BY 4.0", "@software{", "@article{spanhol2016", "1455--1462"):
+        assert words in cite
+    terms = page.locator("main dfn a.term")
+    names = [link.get_attribute("href").partition("#")[2] for link in terms.all()]
+    assert "patient" in names
+    assert len(names) == len(set(names))
+    assert all(link.get_attribute("title") for link in terms.all())
+    assert page.locator("dfn :is(code, pre), a dfn, code dfn, pre dfn").count() == 0
+
+
 def check_axe(page):
     """axe-core finds no serious violation in what is shown."""
     found = Axe().run(page)["violations"]
@@ -129,7 +158,7 @@ def test_a_page_shows_results_and_leaves_out_what_is_none(pages):
     for code in soup.select("details"):
         code.decompose()
     text = soup.article.get_text()
-    for shown in ("kept", "whole", "Computed text", "Teal."):
+    for shown in ("kept", "whole", "Computed text on patients", "Teal."):
         assert shown in text
     for hidden in ("Epoch 1", "3/3 - 1s", "a warning", "it/s", "half"):
         assert hidden not in text
@@ -145,21 +174,63 @@ def test_a_page_in_a_browser(pages, opener):
     check_offline(page, wrong)
     check_contents(page)
     number = "e => getComputedStyle(e, '::before').content"
-    assert "counter(figure)" in page.locator("figcaption").evaluate(number)
+    assert "counter(figure)" in page.locator("article figcaption").evaluate(number)
     caption = page.locator("article p.caption")  # taken out of what scrolls
     assert "counter(table)" in caption.evaluate(number)
     assert "Scores." in page.locator(".table-scroll[aria-label]").get_attribute("aria-label")
-    assert page.locator("td.number").all_inner_texts() == ["1", "2", "0.71 (0.60 to 0.81)", "–"]
+    assert page.locator("td.number").all_inner_texts() == ["2", "0.71 (0.60 to 0.81)", "–"]
+    rows = page.locator("article tbody tr > :first-child")
+    assert rows.evaluate_all("cells => cells.every(c => c.matches('th[scope=row]'))")
+    heads = page.locator("article .table-scroll table").last.locator("thead th")
+    assert heads.evaluate_all("cells => cells.every(c => c.scope === 'col')")
     blocks = page.locator("details.code")
     assert page.locator("details.code[open]").count() == 0
     page.get_by_role("button", name="Show code").click()
     assert page.locator("details.code[open]").count() == blocks.count() > 3
+    assert "Code: Counting" in blocks.locator("summary").all_inner_texts()
     with page.expect_navigation():
         page.locator(".onward a[rel=next]").click()
     assert page.url.endswith("02_second.html")
+    assert page.locator("details.code:not([open])").count() == 0  # the choice is kept
     with page.expect_navigation():
         page.locator(".onward a[rel=prev]").click()
     assert page.url.endswith("01_first.html")
+
+
+def test_a_click_enlarges_a_figure(pages, opener):
+    page, _ = opener(pages / "01_first.html", viewport=NARROW)
+    page.get_by_role("button", name="A teal field").first.click()
+    assert page.get_by_role("dialog").get_by_alt_text("A teal field").is_visible()
+    page.keyboard.press("Escape")
+    assert page.locator("dialog").is_hidden()
+
+
+def test_a_term_is_explained_where_a_page_first_uses_it(pages, opener):
+    page, _ = opener(pages / "01_first.html")
+    check_around(page)
+    link = page.locator("a.term").first
+    assert link.inner_text() == "patients"
+    assert link.evaluate("e => e.closest('.computed') !== null")
+    with page.expect_navigation():
+        link.click()
+    assert page.url.endswith("index.html#patient")
+    assert page.locator("#patient").inner_text() == "patient"
+
+
+def test_findings_come_first_on_a_page(tmp_path):
+    tiny.project(tmp_path)
+    tiny.write(tmp_path, "01_first", "value = 1")
+    path = tmp_path / "notebooks/01_first.ipynb"
+    notebook = nbformat.read(path, 4)
+    last = notebook.cells.pop()
+    for text in ("It ends.\n\n## Findings\n\nMuch.", "## Limitations\n\nAll."):
+        notebook.cells.append(nbformat.v4.new_markdown_cell(text))
+    nbformat.write(notebook, path)
+    html, heads = publish.render(nbformat.read(path, 4), [], tissue=True)
+    assert last.source not in html
+    assert [text for _, _, text in heads] == ["Findings", "Counting", "Limitations"]
+    assert html.index("Much.") < html.index("Counting") < html.index("It ends.")
+    assert html.count("<section") == html.count("</section>")
 
 
 @pytest.mark.parametrize(("scheme", "size"), [("dark", WIDE), ("light", NARROW)])
@@ -186,7 +257,7 @@ def test_dark_differs_from_light_the_button_overrides_and_is_remembered(pages, o
     assert light.evaluate("document.documentElement.dataset.theme") == "dark"
     # set by a script of the head: before the body is painted, so that nothing flashes
     text = (pages / "index.html").read_text()
-    assert 0 < text.index("dataset.theme = ") < text.index("<body")
+    assert 0 < text.index('setAttribute("data-theme"') < text.index("<body")
 
 
 def test_paper_gets_what_it_can_use(pages, opener):
@@ -206,8 +277,15 @@ def test_pages_of_the_series(smoke_run, opener, name):
     path = smoke_run.folder / f"{name}.html"
     page, wrong = opener(path)
     check_offline(page, wrong)
+    check_answer(page)
+    check_around(page)
     check_axe(page)
-    check_fits(opener(path, viewport=NARROW)[0])
+    narrow, _ = opener(path, viewport=NARROW)
+    check_answer(narrow)
+    check_fits(narrow)
+    paper, _ = opener(path, viewport={"width": 665, "height": 1000})
+    paper.emulate_media(media="print")
+    assert paper.evaluate("document.documentElement.scrollWidth") <= 665
     text = path.read_text()
     assert path.stat().st_size <= 3_000_000
     for place in (ROOT, Path.home(), smoke_run.reports, "/tmp/", "Traceback", "Warning:"):
@@ -221,13 +299,17 @@ def test_a_page_of_the_series_tells_question_result_data_and_provenance(smoke_ru
     page, _ = opener(smoke_run.folder / f"{name}.html")
     check_contents(page)
     head = page.locator(".head").inner_text()
+    provenance = page.locator("main > .provenance").inner_text()
     record = json.loads((smoke_run.folder / "run.json").read_text())
     summary = json.loads((smoke_run.results / f"summaries/{name}.json").read_text())
     entry = record["notebooks"][name]
     badge, images = record["data"]["badge"], record["data"]["images"]
-    for words in (badge, images, "Keras", entry["backend"], entry["device"], summary["question"]):
+    for words in (badge, summary["question"], summary["finding"]):
         assert words in head
-    assert (summary["headline"] is None) == (page.locator(".head .result").count() == 0)
+    for words in (badge, images, "Keras", entry["backend"], entry["device"], "UTC"):
+        assert words in provenance
+    assert page.locator(".head figure.key img").count() == 1
+    assert page.locator("article h2").first.inner_text() == "Findings"
     captions = page.locator("article figure figcaption").all_inner_texts()
     assert captions
     for caption in captions:
@@ -243,9 +325,21 @@ def test_the_index_shows_the_series_in_order(smoke_run, opener):
     for place, name in enumerate(NAMES):
         summary = json.loads((smoke_run.results / f"summaries/{name}.json").read_text())
         text = page.locator(".card").nth(place).inner_text()
-        for words in (summary["question"], summary["finding"], "Phantom: 328 synthetic", "UTC"):
-            assert words in text
-    assert page.locator("table.scores tbody tr").count() > 3
+        assert summary["question"] in text
+        assert summary["finding"] in text
+        assert page.locator(f'.card a.picture[href="{name}.html"] img').count() == 1
+    foot = page.locator("main > .provenance").inner_text()
+    assert "UTC" in foot
+    assert "Phantom: 328 synthetic" in foot
+    told = page.locator(".told").inner_text()
+    for words in ("Data. 328 synthetic images of 70", "Answer.", "AUC", "How sure. Of tissue, not"):
+        assert words in told
+    assert page.locator("table.models tbody tr").count() == 5
+    assert "%" in page.locator("table.models td").last.inner_text()
+    assert page.locator("table.scores tbody tr").count() > 5
+    assert not page.locator("table.scores").is_visible()
+    terms = page.locator("dl.glossary dt").all_inner_texts()
+    assert {"accession", "slide", "patient", "AUC", "fold", "leak", "phantom"} < set(terms)
 
 
 def links(path):
@@ -289,13 +383,89 @@ def test_a_committed_report_is_complete_and_of_the_right_images(committed, opene
     assert (record["data"]["kind"] == "phantom") == (folder.name == "demo")
     tracked = {folder / f"{name}.html" for name in PAGES}
     tracked |= {folder / "run.json", folder / "results" / "metrics.csv"}
-    assert {path for path in folder.rglob("*.*") if path.suffix != ".png"} == tracked
+    assert {path for path in folder.rglob("*.*") if path.suffix != ".svg"} == tracked
     for name in PAGES:
         path = folder / f"{name}.html"
         assert record["data"]["badge"] in path.read_text()
         assert not links(path) - {path.resolve() for path in tracked}, name
         assert path.stat().st_size <= 3_000_000
-        check_offline(*opener(path))
+        for size in (WIDE, NARROW):
+            page, wrong = opener(path, viewport=size)
+            check_offline(page, wrong)
+            check_answer(page)
+        check_fits(page)
+        check_around(page)
+
+
+def test_the_first_page_of_all_leads_to_the_reports():
+    assert links(REPORTS / "index.html") == {
+        REPORTS / f"{n}/index.html" for n in ("sample", "demo")
+    }
+    assert "url=sample/index.html" in (REPORTS / "index.html").read_text()
+
+
+def embedded(text):
+    """(format, image) of each picture in a page of HTML, and of each in a drawing of the page."""
+    for kind, content in EMBEDDED.findall(text):
+        raw = base64.b64decode(content)
+        if kind == "svg+xml":
+            yield from embedded(raw.decode())
+        else:
+            yield kind, Image.open(io.BytesIO(raw))
+
+
+def fingerprint(grey):
+    """128 bits of a picture: where 8 by 8 of its parts are brighter than their neighbours."""
+    wide, tall = (np.asarray(grey.resize(s, Image.Resampling.BOX), int) for s in ((9, 8), (8, 9)))
+    return np.append(np.diff(wide, axis=1) > 0, np.diff(tall, axis=0) > 0)
+
+
+@pytest.fixture(scope="module")
+def real():
+    """(files, fingerprints) of the real sample; the test is skipped where there is none."""
+    paths = sorted(REAL.rglob("*.png"))
+    if not paths:
+        pytest.skip(f"no {REAL} here to compare with")
+    return paths, np.stack([fingerprint(Image.open(path).convert("L")) for path in paths])
+
+
+def nearest(image, known):
+    """How many bits part each of ``known`` from the nearest of the pictures on ``image``."""
+    grey, least = image.convert("L"), np.full(len(known), 128)
+    for rows, columns in ndimage.find_objects(ndimage.label(np.asarray(grey) < 250)[0]):
+        if min(rows.stop - rows.start, columns.stop - columns.start) > 30:  # else a letter
+            box = columns.start, rows.start, columns.stop, rows.stop  # what white surrounds
+            least = np.minimum(least, (fingerprint(grey.crop(box)) != known).sum(axis=1))
+    return least
+
+
+SAME = 20  # bits of 128
+
+
+@pytest.mark.parametrize("columns", [1, 2, 4, 8])
+def test_a_planted_picture_of_the_sample_is_found(real, columns):
+    paths, known = real
+    plots.style()
+    planted = np.random.default_rng(columns).choice(len(paths), 2 * columns, replace=False)
+    images = [np.asarray(Image.open(paths[i]).resize((350, 230))) for i in planted]
+    fig = figures.sheet(images, ["a title"] * len(images), columns=columns)
+    fig.savefig(buffer := io.BytesIO(), format="jpeg", dpi=160, pil_kwargs={"quality": 82})
+    plt.close(fig)
+    text = f'<img src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    [(_, found)] = embedded(text)
+    assert (nearest(found, known)[planted] <= SAME).mean() >= 0.75
+
+
+def test_no_picture_of_the_sample_is_committed(committed, request):
+    folder, _ = committed
+    files = [path for path in folder.rglob("*.*") if path.suffix in (".html", ".svg")]
+    found = [picture for path in files for picture in embedded(path.read_text())]
+    # What is longer is the bar of a colour scale.
+    pictures = [(kind, image) for kind, image in found if max(image.size) < 8 * min(image.size)]
+    assert not (pictures and folder.name == "sample")  # drawings only
+    _, known = request.getfixturevalue("real")  # what stands above holds without it too
+    for kind, image in pictures:
+        assert nearest(image, known).min() > SAME, (kind, image.size)
 
 
 def test_readme_and_model_card_show_what_is_committed():
