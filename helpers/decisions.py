@@ -93,14 +93,10 @@ def risk_coverage(p, y):
     share of rows at least as certain, `risk` the share of these that are wrong at 0.5.
     """
     p, y = _checked(p, y)
-    wrong = (
-        pd.Series((p >= 0.5) != (y == 1)).groupby(np.abs(p - 0.5).round(12)).agg(["sum", "size"])
-    )
-    wrong = wrong[::-1].cumsum()
-    risk, coverage = wrong["sum"] / wrong["size"], wrong["size"] / len(p)
-    return pd.DataFrame(
-        {"certainty": wrong.index, "coverage": coverage.to_numpy(), "risk": risk.to_numpy()}
-    )
+    wrong, certainty = pd.Series((p >= 0.5) != (y == 1)), np.abs(p - 0.5).round(12)
+    table = wrong.groupby(certainty).agg(["sum", "size"])[::-1].cumsum().rename_axis("certainty")
+    table = table.assign(coverage=table["size"] / len(p), risk=table["sum"] / table["size"])
+    return table[["coverage", "risk"]].reset_index()
 
 
 def _log_odds(p):

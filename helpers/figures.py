@@ -17,15 +17,7 @@ from helpers.scores import as_text
 
 
 def intervals(
-    frame: pd.DataFrame,
-    *,
-    rows: str = "model",
-    marks: str | None = None,
-    panels: str | None = None,
-    xlabel: str = "AUC",
-    limits: tuple[float, float] | None = None,
-    reference: float | None = None,
-    percent: bool = False,
+    frame, *, rows="model", marks=None, panels=None, xlabel="AUC", reference=None, percent=False
 ) -> Figure:
     """Return dots with 95% intervals, a row for each value of ``rows``, the numbers beside them.
 
@@ -51,7 +43,7 @@ def intervals(
         ax.set_title(spell(title))
         if reference is not None:
             ax.axvline(reference, color=REFERENCE, ls="--", lw=1, zorder=0)
-    axes[-1, 0].set(xlabel=f"{xlabel} (95% interval)", xlim=limits)
+    axes[-1, 0].set(xlabel=f"{xlabel} (95% interval)")
     if percent:
         axes[-1, 0].xaxis.set_major_formatter(PercentFormatter(1, 0))
     if marks != rows and len(looks) > 1:
@@ -61,9 +53,7 @@ def intervals(
     return fig
 
 
-def _interval_rows(
-    ax: Axes, frame: pd.DataFrame, rows: str, marks: str, looks: dict, percent: bool
-):
+def _interval_rows(ax, frame, rows, marks, looks, percent):
     """Draw dots with whiskers on ``ax``, one line of text beside each."""
     order = list(frame[rows].unique())
     names = list(looks) if marks != rows else []
@@ -103,13 +93,7 @@ def legend_below(fig: Figure, ax: Axes, columns: int = 4) -> None:
     fig.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
 
 
-def sheet(
-    images,
-    titles: list[str],
-    *,
-    columns: int = 4,
-    row_titles: list[str] | None = None,
-) -> Figure:
+def sheet(images, titles, *, columns=4, row_titles=None) -> Figure:
     """Return images side by side, uint8 (height, width, 3), each with its title above it.
 
     ``row_titles`` stand at the left of the rows. Show sheets with ``jpeg=True``, and images of the
@@ -136,24 +120,15 @@ def sheet(
     return fig
 
 
-def heat_map(
-    value: pd.DataFrame,
-    text: pd.DataFrame | None = None,
-    *,
-    xlabel: str,
-    ylabel: str,
-    label: str,
-    limits: tuple[float, float] | None = None,
-) -> Figure:
+def heat_map(value, text=None, *, xlabel, ylabel, label) -> Figure:
     """Return a heat map of ``value`` with ``text`` (or the value, two digits) in its cells.
 
     ``text`` has the shape of ``value``. A missing value stays white and reads "not studied".
-    ``label`` names the colour scale, ``limits`` are its ends.
+    ``label`` names the colour scale.
     """
     words = value.map("{:z.2f}".format) if text is None else text
-    low, high = limits or (None, None)
     fig, ax = plt.subplots(figsize=(1.35 * value.shape[1] + 2.4, 0.75 * value.shape[0] + 1.2))
-    _cells(ax, value, words, cmap="cividis", vmin=low, vmax=high, cbar_kws={"label": label})
+    _cells(ax, value, words, cmap="cividis", cbar_kws={"label": label})
     for i, j in np.argwhere(value.isna()):
         ax.text(j + 0.5, i + 0.5, "not\nstudied", ha="center", va="center", color=INK)
     ax.set(xlabel=xlabel, ylabel=ylabel)
@@ -170,9 +145,7 @@ def _cells(ax: Axes, value: pd.DataFrame, words, **options) -> None:
     ax.tick_params(length=0)
 
 
-def curves(
-    frame: pd.DataFrame, x: str, y: str, *, hue: str = "model", xlabel: str, ylabel: str
-) -> Figure:
+def curves(frame, x, y, *, hue="model", xlabel, ylabel) -> Figure:
     """Return ``y`` against ``x``, a line for each value of ``hue``, in the order of the frame.
 
     Where the frame has finite ci_low and ci_high, a band shows them. The figure's one axes take

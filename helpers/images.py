@@ -227,9 +227,7 @@ def _make_room(folder: Path, n_bytes: int) -> None:
     try:
         cap = float(text) * 1e9
     except ValueError:
-        raise ValueError(
-            f"BREAKHIS_CACHE_GB={text}: give gigabytes as a number, as in 20"
-        ) from None
+        raise ValueError(f"BREAKHIS_CACHE_GB={text}: give gigabytes, as in 20") from None
     if not n_bytes <= cap:
         need = f"{n_bytes / 1e9:.2f} GB are needed: choose a smaller IMAGE_SIZE, or a larger cache"
         raise OSError(f"BREAKHIS_CACHE_GB allows {text} GB and {need}.")
