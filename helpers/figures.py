@@ -78,7 +78,6 @@ def _interval_rows(ax, frame, rows, marks, looks, percent):
 
 
 def _nothing(why: str) -> Figure:
-    """Return a figure that says why there is nothing to show."""
     fig, ax = plt.subplots(figsize=(7.5, 1))
     ax.text(0.5, 0.5, why, ha="center", va="center")
     ax.axis("off")
@@ -120,15 +119,16 @@ def sheet(images, titles, *, columns=4, row_titles=None) -> Figure:
     return fig
 
 
-def heat_map(value, text=None, *, xlabel, ylabel, label) -> Figure:
+def heat_map(value, text=None, *, xlabel, ylabel, label, limits=(None, None)) -> Figure:
     """Return a heat map of ``value`` with ``text`` (or the value, two digits) in its cells.
 
     ``text`` has the shape of ``value``. A missing value stays white and reads "not studied".
-    ``label`` names the colour scale.
+    ``label`` names the colour scale, ``limits`` are its ends.
     """
     words = value.map("{:z.2f}".format) if text is None else text
     fig, ax = plt.subplots(figsize=(1.35 * value.shape[1] + 2.4, 0.75 * value.shape[0] + 1.2))
-    _cells(ax, value, words, cmap="cividis", cbar_kws={"label": label})
+    scale = {"vmin": limits[0], "vmax": limits[1], "cbar_kws": {"label": label}}
+    _cells(ax, value, words, cmap="cividis", **scale)
     for i, j in np.argwhere(value.isna()):
         ax.text(j + 0.5, i + 0.5, "not\nstudied", ha="center", va="center", color=INK)
     ax.set(xlabel=xlabel, ylabel=ylabel)

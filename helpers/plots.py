@@ -91,6 +91,7 @@ def _own_look(name: str) -> tuple[str, str] | None:
 def spell(name) -> str:
     """Return a model's or column's name as words: baseline_cnn: baseline CNN; n_images: images."""
     words = str(name).removeprefix("n_").replace("_", " ")
+    words = {"groups": "patients", "accession": "patient", "p holm": "adjusted p"}.get(words, words)
     return re.sub(r"\b(auc|cnn|ece)\b", lambda found: found[0].upper(), words)
 
 
@@ -120,8 +121,8 @@ def show(
 def table(frame: pd.DataFrame, caption: str, *, digits: int = 2, badge: str | None = None) -> None:
     """Display ``frame`` as an HTML table with a caption that names the data, without its index.
 
-    Numbers have ``digits`` decimals, a value its interval beside it, a gap a dash; addresses are
-    links. What KEYS say alike in all rows stands in the caption.
+    Numbers have ``digits`` decimals, a value its interval beside it; addresses are links. What KEYS
+    say alike in all rows stands in the caption.
     """
     if {"value", "ci_low", "ci_high"} <= set(frame):
         words = [as_text(row, digits) for _, row in frame.iterrows()]
@@ -130,11 +131,18 @@ def table(frame: pd.DataFrame, caption: str, *, digits: int = 2, badge: str | No
         if len(frame) > 1 and frame[key].eq(frame[key].iloc[0]).all():
             caption = f"{caption} {spell(key).capitalize()}: {spell(frame[key].iloc[0])}."
             frame = frame.drop(columns=key)
+    written = {"model": spell, **dict.fromkeys(["p", "p_holm"], _p)}
+    for key in frame.columns.intersection(list(written)):
+        frame = frame.assign(**{key: frame[key].map(written[key])})
     words = frame.rename(columns=spell).rename_axis(columns=None)
     how = {"index": False, "border": 0, "na_rep": "–", "render_links": True}
     body = words.to_html(float_format=f"{{:z.{digits}f}}".format, **how)
     head = f"<caption>{html.escape(_with_badge(caption, badge))}</caption>"
     display(HTML(f'<div class="table-scroll">{body.replace("<thead>", head + "<thead>", 1)}</div>'))
+
+
+def _p(p: float) -> str:
+    return "> 0.99" if p > 0.99 else f"{p:.3f}"
 
 
 def text(markdown: str) -> None:

@@ -44,9 +44,7 @@ def fingerprint(results, folder):
 
 
 def check_tables(results):
-    """ValueError that names the first leak: a protocol that breaks its promise, a prediction on an
-    image that its fold does not test, a score of validation on one that it does; or mixed images.
-    """
+    """ValueError that names the first leak: folds that overlap, rows on images of another role."""
     if not (results / "splits.csv").exists():
         return
     index, splits = read_table(results, "index.csv"), read_table(results, "splits.csv")

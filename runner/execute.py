@@ -12,6 +12,8 @@ import nbformat
 import papermill
 from ipykernel.parentpoller import ParentPollerUnix
 
+MEMORY = "Out of memory? A smaller IMAGE_SIZE or BATCH_SIZE needs less."
+
 
 def execute(log, timeout, **request):
     """Run papermill on `request` in a process of its own; RuntimeError or OSError if it fails."""
@@ -29,7 +31,7 @@ def execute(log, timeout, **request):
             if sys.stdout.isatty():
                 print(f"\r{f'  {place}':<79.79}\r", end="", flush=True)
     except EOFError:
-        raise RuntimeError(f"{place}: its process was killed (out of memory?)") from None
+        raise RuntimeError(f"{place}: its process was killed. {MEMORY}") from None
     finally:
         if child.is_alive():
             os.kill(child.pid, signal.SIGINT)  # nbclient ends the kernel
@@ -61,10 +63,11 @@ def _child(messages, log, timeout, request):
         papermill.execute_notebook(**request, **options, execution_timeout=timeout)
         messages.send(None)
     except Exception as error:
-        why, late = f"{type(error).__name__}: {error}", isinstance(error, TimeoutError)
+        name, late = getattr(error, "ename", type(error).__name__), isinstance(error, TimeoutError)
+        hungry = name in ("DeadKernelError", "MemoryError", "ResourceExhaustedError")
+        why = f"{name}: {getattr(error, 'evalue', error)}{f' {MEMORY}' * hungry}"
         if isinstance(error, papermill.PapermillExecutionError):
-            tail = str(error).strip().splitlines()[-12:]
-            why = "\n    ".join([f"{error.ename}: {error.evalue}", *tail])
+            why = "\n    ".join([why, *str(error).strip().splitlines()[-12:]])
         why = "the cell took longer than --timeout allows" if late else why
         plain = isinstance(error, OSError) and not late  # a full disk, for example
         messages.send(error if plain else RuntimeError(f"{places[-1]}: {why}"))

@@ -11,8 +11,7 @@ import yaml
 
 from runner import audit
 
-# Parameters that say where to compute and to keep things, not what: of no weight for a result.
-HIDDEN = {"RESULTS", "DATA", "CHECKPOINTS", "SCHEDULER", "N_JOBS"}
+HIDDEN = {"RESULTS", "DATA", "CHECKPOINTS", "SCHEDULER", "N_JOBS"}  # where to compute, not what
 
 
 def defaults_of(path):

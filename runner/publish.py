@@ -39,7 +39,6 @@ def page(template, **values):
 
 
 def metrics_of(folder):
-    """The table metrics.csv of a run; None where it has none."""
     path = folder / "results" / "metrics.csv"
     return pd.read_csv(path, dtype={"magnification": str}) if path.exists() else None
 
@@ -51,8 +50,8 @@ def write_pages(root, folder, record, tissue=True):
         notebook = nbformat.read(folder / "executed" / f"{name}.ipynb", 4)
         summary, head = audit.load(folder / f"results/summaries/{name}.json"), notebook.cells[0]
         title, _, head.source = (head.source + "\n\n\n\n").split("\n\n", 2)  # _: the question
-        own = {"name": name, "title": title.removeprefix("# "), "notebook": notebook}
-        cards.append({**entry, **summary, **own})
+        title = title.removeprefix("# ")
+        cards.append({**entry, **summary, "name": name, "title": title, "notebook": notebook})
     values = {"run": record, "cards": cards, "tissue": tissue}
     for place, card in enumerate(cards):
         body, heads = render(card["notebook"], record["notebooks"], tissue)

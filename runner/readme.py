@@ -38,7 +38,7 @@ def render(text, **values):
 if __name__ == "__main__":
     found = values()
     (SAMPLE / f"{FIGURE}.svg").write_bytes(base64.b64decode(found["figure"]))
-    text = render((file := ROOT / "README.md").read_text(encoding="utf-8"), **found)
-    file.write_text(text, encoding="utf-8")
+    file = ROOT / "README.md"
+    file.write_text(render(file.read_text(encoding="utf-8"), **found), encoding="utf-8")
     card = ROOT / "reports" / "MODEL_CARD.md"
     card.write_text(page("model_card.md.j2", **found), encoding="utf-8")

@@ -18,7 +18,6 @@ from runner.plan import HIDDEN, make_plan
 
 
 def arguments(argv):
-    """The command line as a namespace."""
     parser = argparse.ArgumentParser(prog="python -m runner", description=__doc__)
     add = parser.add_argument
     add("--run", help="name of the run (default: demo, with real images breakhis)")

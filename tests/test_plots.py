@@ -106,7 +106,7 @@ def test_a_value_stands_with_its_interval_and_what_is_alike_in_the_caption(shown
     )  # fmt: skip
     plots.table(frame, "Scores.")
     text = shown[-1][0].data
-    assert "<caption>Scores. Level: accession. Phantom" in text
+    assert "<caption>Scores. Level: patient. Phantom" in text
     assert "<th>level</th>" not in text
     assert "ci" not in text.split("<thead>")[1]
     assert "<td>0.71 (0.60 to 0.80)</td>" in text
@@ -162,7 +162,7 @@ ROWS = pd.DataFrame([
 def test_intervals_print_their_numbers_and_names():
     text = words(figures.intervals(ROWS, marks="level", panels="protocol", reference=0.5))
     assert text.count("0.80 (0.70 to 0.85)") == 4
-    assert {"accession", "image (leaky)", "colour", "probe", "AUC (95% interval)"} <= set(text)
+    assert {"patient", "image (leaky)", "colour", "probe", "AUC (95% interval)"} <= set(text)
 
 
 def test_a_missing_interval_has_no_whisker_and_no_number():
