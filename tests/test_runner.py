@@ -232,13 +232,14 @@ def test_an_exception_names_notebook_cell_and_cause_then_carries_on(series, caps
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("import os\n\nos.kill(os.getpid(), 9)", ["cell 4 of 6", "Kernel died"]),
+        ("import os\n\nos.kill(os.getpid(), 9)", ["cell 4 of 6", "Kernel died", "Out of memory?"]),
+        ("raise MemoryError", ["cell 4 of 6", "MemoryError", "A smaller IMAGE_SIZE"]),
         ("import os\n\nos.kill(os.getppid(), 9)\n1 + 1", ["cell 4 of 6", "process was killed"]),
         ("import signal, re\nsignal.signal(2, signal.SIG_IGN)\nsignal.signal(15, signal.SIG_IGN)\n"
          "re.match('(a+)+$', 'a' * 40 + 'b')", ["cell 4 of 6", "--timeout"]),
         ("import sys\n\nsys.exit(0)", ["without its result"]),
     ],
-    ids=["kernel killed", "papermill killed", "hanging, deaf to signals", "ends early"],
+    ids=["kernel killed", "no memory", "papermill killed", "hanging, deaf to signals", "ends early"],
 )  # fmt: skip
 def test_a_notebook_that_does_not_end_well(series, capsys, code, words):
     tiny.write(series, "02_second", code, "value = 1")
