@@ -106,6 +106,14 @@ def test_a_killed_worker_costs_its_task_alone_and_what_is_done_is_never_run_agai
     assert "6/6" in out.err
 
 
+def test_processes_of_this_machine_share_the_work(tmp_path):
+    arguments = [(str(tmp_path), number) for number in range(4)]
+    found = backbones.run_tasks(train, arguments, "key", tmp_path / "kept", n_jobs=2)
+    assert [facts["number"] for _, facts in found] == [0, 1, 2, 3]
+    assert len({file.name.split("-")[2] for file in tmp_path.glob("end-*")}) == 2
+    assert len(list(tmp_path.rglob("output.pkl"))) == 4
+
+
 def test_a_worker_that_cannot_help_says_so_at_once(cluster, tmp_path):
     address, work = cluster
     work(KERAS_BACKEND="jax")
