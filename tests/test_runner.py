@@ -239,7 +239,7 @@ def test_an_exception_names_notebook_cell_and_cause_then_carries_on(series, caps
          "re.match('(a+)+$', 'a' * 40 + 'b')", ["cell 4 of 6", "--timeout"]),
         ("import sys\n\nsys.exit(0)", ["without its result"]),
     ],
-    ids=["kernel killed", "no memory", "papermill killed", "hanging, deaf to signals", "ends early"],
+    ids=["kernel killed", "no memory", "papermill killed", "hanging, deaf", "ends early"],
 )  # fmt: skip
 def test_a_notebook_that_does_not_end_well(series, capsys, code, words):
     tiny.write(series, "02_second", code, "value = 1")
