@@ -2,13 +2,15 @@
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from bench import bench_data, bench_training, gpu_check
+from bench import bench_data, bench_scale, bench_training, gpu_check
+from helpers import data
 from helpers.images import pixel_hash
 from runner import provenance
 
@@ -119,3 +121,48 @@ def test_the_check_gives_speeds_and_the_time_of_a_profile(monkeypatch, capsys):
     assert "float32: a product of large matrices reaches" in said
     assert said.count(" images/s, ") == said.count(" hours") == 2
     assert "5 trainings of 7909 images" in said  # of 03: an epoch and the test, in five folds
+
+
+def test_time_and_memory_are_those_of_the_whole_tree_of_processes(tmp_path):
+    work = "x, end = b'.' * 2**29, time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    code = (
+        f"import subprocess, sys; subprocess.run([sys.executable, '-c', {'import time;' + work!r}])"
+    )
+    cost = bench_scale.measure(["-c", code], tmp_path / "log")
+    assert 0.5 < cost["cpu_s"] < 3
+    assert cost["wall_s"] > 0.5
+    assert 512 < cost["peak_mib"] < 640
+    with pytest.raises(RuntimeError, match="no such thing"):
+        bench_scale.measure(["-c", "raise ValueError('no such thing')"], tmp_path / "log")
+
+
+def test_table_of_scale_has_a_row_a_step_and_part_and_can_be_measured_again(tmp_path, monkeypatch):
+    def make(folder, images_per_slide, size):
+        folder.mkdir(exist_ok=True)
+        for name in {Path(path).stem[:-3] for path in data.manifest().values()}:
+            noise = np.random.default_rng().integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(folder / f"{name}001.png")
+        (folder / "phantom.json").write_text('{"images_per_slide": 1}')
+        return folder
+
+    monkeypatch.setattr(bench_scale, "make_phantom", make)
+    monkeypatch.setattr(bench_scale, "phantom_folder", lambda **_: tmp_path / "phantom")
+    table, place, parts = tmp_path / "scale.csv", tmp_path / "images", (800, 400)
+    bench_scale.main(place, table, parts, ["index", "verify"], size=(32, 48))
+    bench_scale.main(place, table, parts[:1], ["verify"], size=(32, 48))
+    rows = pd.read_csv(table).set_index(["step", "images"])
+    assert list(rows.index) == [("index", 10), ("index", 20), ("verify", 10), ("verify", 20)]
+    assert rows["fraction"].tolist() == ["1/800", "1/400"] * 2
+    small, large = rows.loc[("index", 10)], rows.loc[("index", 20)]
+    for more, of, unit in (("more_ms", "cpu_s", 1000), ("more_kib", "peak_mib", 1024)):
+        assert large[more] == pytest.approx((large[of] - small[of]) / 10 * unit, abs=11)
+        assert pd.isna(small[more])
+    index = pd.read_csv(place / "1-400-work" / "results" / "index.csv")
+    assert index["pixel_sha256"].is_unique
+    assert index["slide"].nunique() > 10
+
+
+def test_committed_table_of_scale_holds_every_step_at_three_sizes():
+    rows = pd.read_csv(bench_scale.ROOT / "bench" / "scale.csv")
+    wanted = [(step, images) for step in sorted(bench_scale.CALLS) for images in (495, 1978, 7909)]
+    assert list(zip(rows["step"], rows["images"], strict=True)) == wanted
