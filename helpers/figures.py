@@ -43,7 +43,8 @@ def intervals(
         ax.set_title(spell(title))
         if reference is not None:
             ax.axvline(reference, color=REFERENCE, ls="--", lw=1, zorder=0)
-    axes[-1, 0].set(xlabel=f"{xlabel} (95% interval)")
+    axes[-1, 0].set_xlabel(f"{xlabel} (95% interval)")
+    axes[-1, 0].locator_params(axis="x", nbins=6)
     if percent:
         axes[-1, 0].xaxis.set_major_formatter(PercentFormatter(1, 0))
     if marks != rows and len(looks) > 1:
@@ -136,7 +137,6 @@ def heat_map(value, text=None, *, xlabel, ylabel, label, limits=(None, None)) ->
 
 
 def _cells(ax: Axes, value: pd.DataFrame, words, **options) -> None:
-    """Draw seaborn's heat map with ``words`` in its cells; missing values stay empty."""
     style = {"annot_kws": {"size": 8.5}, "linewidths": 1, "linecolor": "white"}
     sns.heatmap(value, annot=np.asarray(words), fmt="", ax=ax, **style, **options)
     ax.set_xticks(ax.get_xticks(), [spell(name) for name in value.columns], rotation=0)

@@ -495,12 +495,12 @@ def _difference(a, b):
 
 
 def as_text(row, digits=2, percent=False):
-    """A row with its interval as text: ``0.71 (0.62 to 0.80)``, or in percent ``71% (62% to 80%)``.
-
-    No bounds where they are missing; ``undefined`` where there is no row (as from ``find``).
+    """A row with its interval: ``0.71 (0.62 to 0.80)``, ``71% (62% to 80%)``; one digit more where
+    a bound near 0 needs it. No bounds where they are missing; ``undefined`` for None, as of `find`.
     """
     if row is None:
         return "undefined"
+    digits += 0 < min(abs(row["ci_low"]), abs(row["ci_high"])) < 0.5 * 10**-digits
     form = "z.0%" if percent else f"z.{digits}f"
     value, low, high = (format(row[key], form) for key in ("value", "ci_low", "ci_high"))
     return value if np.isnan(row["ci_low"]) else f"{value} ({low} to {high})"

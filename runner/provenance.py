@@ -70,13 +70,14 @@ def where(root):
     name, version, devices = json.loads(asked.stdout.splitlines()[-1])
     used = any("gpu" in device or "cuda" in device for device in devices)
     no_gpu, gpu = subprocess.getstatusoutput("nvidia-smi --query-gpu=name --format=csv,noheader")
-    no_git, commit = subprocess.getstatusoutput(f'git -C "{root}" describe --always --dirty')
+    no_git, commit = subprocess.getstatusoutput(f'git -C "{root}" describe --always')
+    changed = subprocess.run(["git", "-C", root, "diff", "--quiet", "HEAD", "--", ".", ":!reports"])
     gpu, idle = gpu.partition("\n")[0], "CUDA_VISIBLE_DEVICES hides it, or its driver is too old"
     if name == "tensorflow" and "tensorflow-cpu" in metadata.packages_distributions()[name]:
         idle = "the extra cpu is installed; rm -r .venv && make env installs the extra gpu"
     return {
-        "commit": "" if no_git else commit, "keras": metadata.version("keras"),
-        "backend": f"{LABELS[name]} {version}",
+        "commit": "" if no_git else commit + "-dirty" * changed.returncode,
+        "backend": f"{LABELS[name]} {version}", "keras": metadata.version("keras"),
         "device": f"GPU {gpu}" if used else f"CPU, {os.cpu_count()} cores, {platform.machine()}",
         "idle": "" if used or no_gpu else f"warning: {LABELS[name]} does not use the {gpu}: {idle}",
     }  # fmt: skip
