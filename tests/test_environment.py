@@ -156,8 +156,8 @@ def licence(name):
     """Licence of an installed package in its own words: of its metadata, else of its LICENSE."""
     facts = metadata.metadata(name)
     kinds = [line for line in facts.get_all("Classifier", []) if line.startswith("License ::")]
-    said = facts["License-Expression"] or "; ".join(kind.split(" :: ")[-1] for kind in kinds)
-    said = said or (facts["License"] or "UNKNOWN").splitlines()[0]
+    said = facts.get("License-Expression") or "; ".join(kind.split(" :: ")[-1] for kind in kinds)
+    said = said or (facts.get("License") or "UNKNOWN").splitlines()[0]
     if said == "UNKNOWN":
         (file,) = [file for file in metadata.files(name) if file.name == "LICENSE"]
         said = file.read_text().splitlines()[0]

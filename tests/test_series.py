@@ -22,7 +22,7 @@ INDEX = ["image_id", "path", "tumor_class", "tumor_type", "slide", "accession", 
 
 
 def read(path):
-    return pd.read_csv(path, keep_default_na=False)
+    return pd.read_csv(path, keep_default_na=False, dtype={"images": str})  # 7e1 is no number here
 
 
 @pytest.fixture(scope="module")
