@@ -16,7 +16,7 @@ import tiny
 from axe_core_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 from scipy import ndimage
 
 from helpers import figures, plots
@@ -191,7 +191,7 @@ def test_a_page_in_a_browser(pages, opener):
     with page.expect_navigation():
         page.locator(".onward a[rel=next]").click()
     assert page.url.endswith("02_second.html")
-    assert page.locator("details.code:not([open])").count() == 0  # the choice is kept
+    expect(page.locator("details.code:not([open])")).to_have_count(0)  # the choice is kept
     with page.expect_navigation():
         page.locator(".onward a[rel=prev]").click()
     assert page.url.endswith("01_first.html")
