@@ -1,7 +1,6 @@
 """Speed of training: what feed and augmentation cost, and a probe on cached features against `fit`.
 
-``make bench``, or ``python -m bench.bench_training``. Ratios are taken within one
-run, from medians of alternating repeats. It runs on any Keras backend and device.
+``python -m bench.bench_training``, on any Keras backend. Ratios are of one run, from medians.
 """
 
 import argparse
@@ -97,16 +96,17 @@ def fed(model, pixels, y, flip=False):
 
 def throughput_table(pixels, repeats):
     """Images per second of the network alone and with what training adds to it."""
-    size = pixels.shape[1:3]
-    y = np.arange(len(pixels), dtype="float32") % 2
+    size, y = pixels.shape[1:3], np.arange(len(pixels), dtype="float32") % 2
     flips = [layers.RandomFlip(mode, seed=0) for mode in ("horizontal", "vertical")]
     jobs = {
         "model alone, batch in memory": alone(network(size), pixels, y),
         "from the cache": fed(network(size), pixels, y),
-        "and flips, as layers": fed(network(size, *flips), pixels, y),
-        "and stain jitter": fed(network(size, *flips, StainJitter()), pixels, y),
-        "from the cache, with flips": fed(network(size), pixels, y, flip=True),
-        "and stain jitter ": fed(network(size, StainJitter()), pixels, y, flip=True),
+        "and flips as layers": fed(network(size, *flips), pixels, y),
+        "and flips as layers, stain jitter": fed(network(size, *flips, StainJitter()), pixels, y),
+        "and flips in the batches": fed(network(size), pixels, y, flip=True),
+        "and flips in the batches, stain jitter": fed(
+            network(size, StainJitter()), pixels, y, flip=True
+        ),
     }
     return ratios(alternate(jobs, repeats))
 
