@@ -1,6 +1,8 @@
 """What several test modules share: the series, run once by the runner on the smallest phantom."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -17,6 +19,13 @@ def run_series(reports, *argv):
     with mock.patch.dict(os.environ):
         os.environ.pop("BREAKHIS_DIR", None)
         return main(["--profile", "smoke", "--reports", str(reports), "--run", "smoke", *argv])
+
+
+def papermill(name, results, out, *options):
+    """Plain papermill from the root of the repository, as a reader would call it."""
+    command = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", str(out)]
+    given = ["-p", "RESULTS", str(results), "--no-progress-bar", *options]
+    return subprocess.run(command + given, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="session")

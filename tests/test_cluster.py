@@ -6,15 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import papermill
 import pytest
-import yaml
-from conftest import ROOT
+from conftest import ROOT, papermill
 
 from helpers import backbones
 
@@ -61,6 +60,20 @@ def workers_of(address):
         return len(client.ncores())
 
 
+@contextmanager
+def killing(worker, when):
+    """Kill `worker` as soon as `when()` holds, beside what the block does."""
+
+    def wait_and_kill():
+        wait_for(when)
+        worker.kill()
+
+    thread = threading.Thread(target=wait_and_kill)
+    thread.start()
+    yield
+    thread.join()
+
+
 def train(log, number):
     """A stand-in for a training: says when it starts and when it ends."""
     log = Path(log)
@@ -80,16 +93,12 @@ def test_a_killed_worker_costs_its_task_alone_and_what_is_done_is_never_run_agai
     arguments = [(str(log), number) for number in range(6)]
     run = partial(backbones.run_tasks, train, arguments, "key", tmp_path / "kept", address)
 
-    def kill():
-        wait_for(lambda: any(log.glob(f"end-*-{victim.pid}")))
-        done = len(list(log.glob(f"end-*-{victim.pid}")))
-        wait_for(lambda: len(list(log.glob(f"start-*-{victim.pid}"))) > done)
-        victim.kill()
+    def in_its_second_task():
+        started, ended = (len(list(log.glob(f"{at}-*-{victim.pid}"))) for at in ("start", "end"))
+        return started > ended > 0
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    found = run()
-    killer.join()
+    with killing(victim, in_its_second_task):
+        found = run()
     for number, (array, facts) in enumerate(found):
         assert np.array_equal(array, np.full(3, number))
         assert facts == {"number": number}
@@ -132,31 +141,21 @@ def test_two_folds_and_seeds_of_03_on_two_workers_are_those_of_one_machine(
     victim, _ = work(), work()
     wait_for(lambda: workers_of(address) == 2)
     name = "03_baseline_cnn"
-    profile = yaml.safe_load((ROOT / f"notebooks/params/smoke/{name}.yaml").read_text())
-    small = {"FOLDS": [1, 2], "SEEDS": [0, 1], "IMAGE_SIZE": [64, 96], "FILTERS": [8, 8]}
+    small = "{FOLDS: [1, 2], SEEDS: [0, 1], IMAGE_SIZE: [64, 96], FILTERS: [8, 8]}"
+    options = ["-f", f"notebooks/params/smoke/{name}.yaml", "-y", small]
 
-    def run(folder, **more):
+    def run(folder, *more):
         results = tmp_path / folder
         results.mkdir()
         for file in ("index.csv", "splits.csv", "data.json", "problems.csv"):
             (results / file).write_bytes((smoke_run.results / file).read_bytes())
-        parameters = {**profile, **small, "RESULTS": str(results), **more}
-        source, out = str(ROOT / f"notebooks/{name}.ipynb"), str(tmp_path / f"{folder}.ipynb")
-        papermill.execute_notebook(source, out, parameters, cwd=str(ROOT), progress_bar=False)
+        done = papermill(name, results, tmp_path / f"{folder}.ipynb", *options, *more)
+        assert done.returncode == 0, done.stderr[-2000:]
         return pd.read_parquet(results / f"predictions/{name}.parquet")
 
     kept = tmp_path / "kept"
 
-    def kill():
-        wait_for(lambda: any(kept.rglob("output.pkl")))
-        victim.kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    many = run("many", SCHEDULER=address, CHECKPOINTS=str(kept))
-    killer.join()
+    with killing(victim, lambda: any(kept.rglob("output.pkl"))):
+        many = run("many", "-p", "SCHEDULER", address, "-p", "CHECKPOINTS", str(kept))
     assert len(list(kept.rglob("output.pkl"))) == 4
-    import shutil
-
-    shutil.copytree(tmp_path, "/tmp/keepit", dirs_exist_ok=True)
     pd.testing.assert_frame_equal(run("one"), many, check_exact=True)

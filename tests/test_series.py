@@ -3,14 +3,12 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, papermill
 from sklearn.metrics import roc_auc_score
 
 from helpers.results import METRIC_COLUMNS, PREDICTION_COLUMNS
@@ -167,13 +165,6 @@ def test_summaries_and_run_json_are_complete(smoke_run):
         assert {"requirements.lock", "helpers/splits.py", "data/folds.csv"} < set(entry["key"])
         assert entry["results"]
         assert (smoke_run.folder / "executed" / f"{name}.ipynb").exists()
-
-
-def papermill(name, results, out, *options):
-    """Plain papermill from the root of the repository, as a reader would call it."""
-    command = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", str(out)]
-    given = ["-p", "RESULTS", str(results), "--no-progress-bar", *options]
-    return subprocess.run(command + given, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_the_template_runs_alone_with_papermill(smoke_run, tmp_path):
