@@ -139,13 +139,12 @@ def run_tasks(task, arguments, key, folder="", scheduler="", n_jobs=1):
     and folder; RuntimeError names the one that lacks it.
     """
     place = resolve(folder) if folder else None
-    call = joblib.Memory(place, verbose=0).cache(_call, ignore=["task"])
-    key = f"{key} {task.__name__}"
-    scheduler = scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS")
-    if scheduler:
-        done = _on_dask(scheduler, place, partial(call, task, key), arguments)
+    kept = joblib.Memory(place, verbose=0).cache(_call, ignore=["task"])
+    call = partial(kept, task, f"{key} {task.__name__}")
+    if scheduler := scheduler or os.environ.get("DASK_SCHEDULER_ADDRESS"):
+        done = _on_dask(scheduler, place, call, arguments)
     else:
-        jobs = [joblib.delayed(call)(task, key, some) for some in arguments]
+        jobs = map(joblib.delayed(call), arguments)
         done = joblib.Parallel(n_jobs, return_as="generator", pre_dispatch="all")(jobs)
     return list(tqdm(done, "Trainings done", len(arguments), mininterval=10))
 
